@@ -88,6 +88,7 @@ export const REASON_STALE_PEER: u32 = 7
 export const REASON_MTU: u32 = 8
 export const REASON_OBFS: u32 = 9
 export const REASON_MOVED: u32 = 10
+export const REASON_KEY: u32 = 11
 
 /* Negative results. */
 
@@ -126,6 +127,7 @@ export const ADDRESS_FAMILY: usize = 0
 export const ADDRESS_LOCAL: usize = 1
 export const ADDRESS_PORT: usize = 2
 export const ADDRESS_SCOPE: usize = 4
+export const ADDRESS_KEY: usize = 7
 export const ADDRESS_IP: usize = 8
 
 /* Block at `secret_ptr`. */
@@ -134,6 +136,20 @@ export const SECRET_BYTES: u32 = 32
 export const SECRET_SECRET: usize = 0
 export const SECRET_BASE: usize = 16
 export const SECRET_SLOT: usize = 28
+
+/* Block at `key_ptr`: what `set_key` reads, and `key_info` writes. */
+
+export const KEY_BYTES: u32 = 80
+export const KEY_TAG: usize = 0
+export const KEY_MAX_SESSIONS: usize = 16
+export const KEY_SESSIONS: usize = 20
+export const KEY_AGE: usize = 24
+export const KEY_OPENED: usize = 32
+export const KEY_REFUSED: usize = 40
+export const KEY_RECEIVED: usize = 48
+export const KEY_SENT: usize = 56
+export const KEY_TCP_READ: usize = 64
+export const KEY_TCP_WRITTEN: usize = 72
 
 /* Receive descriptor. */
 

@@ -42,7 +42,7 @@ import {
   releaseContext,
   takeEnded,
 } from './endpoint/obfs'
-import { movePath, moveSessions, openEcho, openStream, probeSessions } from './endpoint/open'
+import { endKey, movePath, moveSessions, openEcho, openStream, probeSessions } from './endpoint/open'
 import { peer, probePath, probePeer, takeOtherRendezvous, takePeer, takeRendezvous, wakePeer } from './endpoint/peer'
 import { receive } from './endpoint/receive'
 import { removeDrained, reschedule, sessionsSlack } from './endpoint/schedule'
@@ -56,6 +56,7 @@ import { block } from './obfs/settings'
 import { control, outgoing, takeControls, transmitPackets } from './obfs/transmit'
 import { rx, tx } from './packet/datagram'
 import { entropy, fillEntropy } from './packet/entropy'
+import { describeKey, findKey, KEY_NUMBERS, keyBlock, setKey } from './packet/keys'
 import { secret } from './packet/nonce'
 import { events, takeEvents } from './session/events'
 import { spans } from './session/message'
@@ -94,6 +95,27 @@ export function entropy_capacity(): u32 {
 
 export function secret_ptr(): usize {
   return secret
+}
+
+export function key_ptr(): usize {
+  return keyBlock
+}
+
+export function set_key(number: u32): i32 {
+  return setKey(number) ? OK : E_ARGUMENT
+}
+
+export function find_key(ptr: usize): i32 {
+  return findKey(ptr)
+}
+
+export function key_info(number: u32): i32 {
+  return describeKey(number) ? OK : E_ARGUMENT
+}
+
+export function end_key(number: u32, now: u32): i32 {
+  if (number >= KEY_NUMBERS) return E_ARGUMENT
+  return isReady(now) ? endKey(number, now) : E_STATE
 }
 
 export function rx_ptr(): usize {

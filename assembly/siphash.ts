@@ -1,7 +1,7 @@
 /*
- * SipHash-2-4 (Aumasson, Bernstein 2012) under the endpoint's secret: the only keyed function of the engine. It tags
- * our nonces (packet/nonce.ts) and hashes the keys of every hash table, so that collisions cannot be constructed
- * without the secret.
+ * SipHash-2-4 (Aumasson, Bernstein 2012): the only keyed function of the engine. Under the endpoint's secret it tags our
+ * nonces (packet/nonce.ts) and hashes the keys of every hash table, so that collisions cannot be constructed without the
+ * secret; under one derived from a key it tags nonces for that key (packet/keys.ts).
  *
  * It is the exception to the rule that the engine implements no cryptographic primitives: it runs for every datagram,
  * and a call to the host would cost more than the function. Tests compare it with libsodium's crypto_shorthash.
@@ -21,10 +21,19 @@ export function setHashKey(key: usize): void {
  * @param tail the last bytes, the first one lowest, and in the top byte the length of the whole string (mod 256)
  */
 export function sipHash(at: usize, words: u32, tail: u64): u64 {
-  let v0 = k0 ^ 0x736f6d6570736575
-  let v1 = k1 ^ 0x646f72616e646f6d
-  let v2 = k0 ^ 0x6c7967656e657261
-  let v3 = k1 ^ 0x7465646279746573
+  return sipHashUnder(k0, k1, at, words, tail)
+}
+
+/**
+ * Hashes likewise under another key.
+ * @param low first half of the key
+ * @param high second half
+ */
+export function sipHashUnder(low: u64, high: u64, at: usize, words: u32, tail: u64): u64 {
+  let v0 = low ^ 0x736f6d6570736575
+  let v1 = high ^ 0x646f72616e646f6d
+  let v2 = low ^ 0x6c7967656e657261
+  let v3 = high ^ 0x7465646279746573
   // two rounds per block; the four final rounds are two more blocks of zeros
   for (let i: u32 = 0; i < words + 3; i++) {
     let m: u64 = 0

@@ -12,7 +12,7 @@ import { EVENT_MIGRATED, TICKS_PER_MS, TICKS_PER_SECOND } from '../abi'
 import { NEVER, ticksUntil } from '../clock'
 import { NEW_PING, OLD_PING, sendPing } from '../control/pings'
 import { changePath } from '../kcp/congestion'
-import { copyAddress, sameAddress } from '../packet/address'
+import { copyAddress, sameAddress, sameKey } from '../packet/address'
 import { findRemote, inheritClock, joinRemote, leaveRemote, Remote } from '../packet/remote'
 import { queueEvent } from '../session/events'
 import {
@@ -261,7 +261,8 @@ function move(s: Session, address: usize, answered: bool, now: Ticks): void {
 function isReplica(s: Session): bool {
   if (s.confirm == 0) return false
   let other = firstOfConv(s.conv)
-  while (other && (other == s || !isLive(other) || other.confirm != 0)) other = nextOfConv(other)
+  while (other && (other == s || !isLive(other) || other.confirm != 0 || !sameKey(addressOf(s), addressOf(other))))
+    other = nextOfConv(other)
   return other != null
 }
 

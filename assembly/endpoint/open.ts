@@ -3,6 +3,7 @@
  */
 
 import {
+  ADDRESS_BYTES,
   CONFIG_CONFIRM,
   E_ARGUMENT,
   E_MEMORY,
@@ -11,6 +12,7 @@ import {
   ECHO_BYTES,
   EVENT_MIGRATED,
   MODE_SERVER,
+  REASON_KEY,
   REASON_MEMORY,
   REASON_MOVED,
   REASON_STALE_PEER,
@@ -38,9 +40,10 @@ import {
   readTs,
   readUna,
 } from '../kcp/segment'
-import { isAddress, sameAddress, sameRemote } from '../packet/address'
+import { copyAddress, copyPlace, isAddress, keyOf, sameAddress, sameKey, samePlace, sameRemote } from '../packet/address'
 import { tagBytes } from '../packet/datagram'
-import { isRecent, joinRemote, Remote } from '../packet/remote'
+import { forgetKey, isKeyFull } from '../packet/keys'
+import { evictIdleOf, isRecent, joinRemote, Remote } from '../packet/remote'
 import { datagramFilter, rememberedSince } from '../packet/replay'
 import { queueEcho } from '../session/echo'
 import { queueEvent } from '../session/events'
@@ -75,6 +78,12 @@ import { isLive, pingUnvalidated, reschedule } from './schedule'
 
 /** Maximum distance of the numbers of a datagram from a session it continues: the largest window. */
 const MAX_MOVED_DISTANCE: i32 = 65536
+
+/** Sessions that end at once when their key does; there is room for as many RESETs. */
+const MAX_KEY_ENDS: i32 = 128
+
+/** The address that a session moves to. */
+const moved: usize = memory.data(ADDRESS_BYTES, 8)
 
 let mode: u32 = 0
 let nextConv: Conv = 0
@@ -166,7 +175,7 @@ export function acceptSession(at: usize, len: u32, conv: Conv, address: usize, n
   }
   const isMidway = isFromMidway(at, len)
   if (tagBytes() != 0) {
-    const known = isMidway ? findContinued(at, conv) : findRepeated(at, len, conv)
+    const known = isMidway ? findContinued(at, conv, address) : findRepeated(at, len, conv, address)
     if (known) {
       // a session in CONNECT never moves: its first flight, replayed from another address, would be dialled twice
       if (known.state == CONNECT) return null
@@ -186,7 +195,7 @@ export function acceptSession(at: usize, len: u32, conv: Conv, address: usize, n
     return null
   }
   let s: Session | null = null
-  if (hasRoomForPeer(now)) s = sessionOf(insert(address, conv))
+  if (!isKeyFull(keyOf(address)) && hasRoomForPeer(now)) s = sessionOf(insert(address, conv))
   if (!s) {
     count(SESSIONS_REFUSED)
     return null
@@ -249,11 +258,11 @@ function findAtOtherLocal(address: usize, conv: Conv): Session | null {
  * @returns the live session at another address that a datagram from midway may belong to, null if there is none. One
  *   that is confirmed comes first: another may be a replay of its first flight.
  */
-function findContinued(at: usize, conv: Conv): Session | null {
+function findContinued(at: usize, conv: Conv, address: usize): Session | null {
   let found: Session | null = null
   let s = firstOfConv(conv)
   while (s) {
-    if (isMovable(s) && (s.state == CONNECT || continues(at, s))) {
+    if (isMovable(s, address) && (s.state == CONNECT || continues(at, s))) {
       if (isConfirmed(s)) return s
       if (!found) found = s
     }
@@ -266,13 +275,13 @@ function findContinued(at: usize, conv: Conv): Session | null {
  * @returns the live session at another address that the same first flight opened, null if there is none; one that is
  *   confirmed comes first
  */
-function findRepeated(at: usize, len: u32, conv: Conv): Session | null {
+function findRepeated(at: usize, len: u32, conv: Conv, address: usize): Session | null {
   let s = firstOfConv(conv)
   if (!s || len < HEADER_BYTES || readCmd(at) != CMD_PUSH || readLen(at) > len - HEADER_BYTES) return null
   const first = hashOfPayload(at + HEADER_BYTES, readLen(at))
   let found: Session | null = null
   while (s) {
-    if (isMovable(s) && s.firstHash == first) {
+    if (isMovable(s, address) && s.firstHash == first) {
       if (isConfirmed(s)) return s
       if (!found) found = s
     }
@@ -286,8 +295,9 @@ function isConfirmed(s: Session): bool {
   return s.state != CONNECT && s.confirm == 0
 }
 
-function isMovable(s: Session): bool {
-  return s.state != TIME_WAIT && !has(s, DRAINING)
+/** @returns true if a peer at `address` may be that of the session: it has the same key */
+function isMovable(s: Session, address: usize): bool {
+  return s.state != TIME_WAIT && !has(s, DRAINING) && sameKey(addressOf(s), address)
 }
 
 /**
@@ -309,14 +319,16 @@ export function moveSessions(now: Ticks): void {
   const slots = slotsInUse()
   for (let i: u32 = 0; i < slots; i++) {
     const s = sessionAt(i)
-    if (!s || !isLive(s) || !sameAddress(addressOf(s), previousPeer)) continue
-    if (find(currentPeer, s.conv)) {
+    if (!s || !isLive(s) || !samePlace(addressOf(s), previousPeer)) continue
+    copyAddress(moved, addressOf(s))
+    copyPlace(moved, currentPeer)
+    if (find(moved, s.conv)) {
       // another session uses this conv there: the sessions cannot both be ours
       endSession(s, REASON_STALE_PEER)
       reschedule(s, now)
       continue
     }
-    rekey(s, currentPeer)
+    rekey(s, moved)
     if (s.tcp != TCP_GONE) queueEvent(s, EVENT_MIGRATED)
     sendProbe(s, now)
     reschedule(s, now)
@@ -362,7 +374,7 @@ export function askSilent(now: Ticks): void {
 function mayAsk(s: Session): bool {
   if (s.state != ESTABLISHED || has(s, DRAINING | STREAM_INVALID | EOF_RECEIVED) || s.flight != 0) return false
   // without una it would look like a new one
-  return has(s, INITIATOR) && s.rcvNxt != 0 && sameAddress(addressOf(s), currentPeer)
+  return has(s, INITIATOR) && s.rcvNxt != 0 && samePlace(addressOf(s), currentPeer)
 }
 
 /** The machine was suspended: finds out which sessions the peers still have. */
@@ -391,13 +403,38 @@ export function movePath(now: Ticks): void {
   }
 }
 
-/** Ends every session of a remote address; nothing is sent. */
+/** Ends every session of a remote address, whatever its key; nothing is sent. */
 export function endSessionsOf(address: usize, reason: u32, now: Ticks): void {
   const slots = slotsInUse()
   for (let i: u32 = 0; i < slots; i++) {
     const s = sessionAt(i)
-    if (!s || s.state == TIME_WAIT || !sameAddress(addressOf(s), address)) continue
+    if (!s || s.state == TIME_WAIT || !samePlace(addressOf(s), address)) continue
     endSession(s, reason)
     reschedule(s, now)
   }
+}
+
+/**
+ * A key is not accepted any more: ends sessions of its peers, which get a RESET, and what is known of their addresses.
+ * @returns number of sessions that are left
+ */
+export function endKey(key: u32, now: Ticks): i32 {
+  forgetKey(key)
+  let ended: i32 = 0
+  let left: i32 = 0
+  const slots = slotsInUse()
+  for (let i: u32 = 0; i < slots; i++) {
+    const s = sessionAt(i)
+    if (!s || s.state == TIME_WAIT || keyOf(addressOf(s)) != key) continue
+    if (ended == MAX_KEY_ENDS) {
+      left++
+      continue
+    }
+    ended++
+    sendReset(s.conv, addressOf(s), HEADER_BYTES)
+    endSession(s, REASON_KEY)
+    reschedule(s, now)
+  }
+  evictIdleOf(key)
+  return left
 }

@@ -55,7 +55,7 @@ import {
   wasPunched,
 } from '../control/rendezvous'
 import { checkServices, servicesDeadline } from '../control/services'
-import { copyAddress, familyOf, IPV6, isAddress, sameAddress } from '../packet/address'
+import { copyAddress, copyPlace, familyOf, IPV6, isAddress, sameAddress, samePlace } from '../packet/address'
 import { queueEndpointEvent } from '../session/events'
 import { gauge, LAST_RECEIVED_AGE, set, WAITSND } from '../stats'
 import { ElapsedTicks, Seconds, Ticks } from '../units'
@@ -88,6 +88,12 @@ export function configurePeer(modeBits: u32, silence: Seconds): void {
  */
 export function takePeer(now: Ticks): bool {
   if (sameAddress(currentPeer, peer)) return false
+  if (samePlace(currentPeer, peer)) {
+    // new sessions use another key; those of the previous one keep it
+    copyAddress(currentPeer, peer)
+    schedulePing(now)
+    return false
+  }
   changePeer(peer, now)
   return true
 }
@@ -168,9 +174,9 @@ export function onAuthentic(address: usize): void {
 
 /** A session moved to `address`; a client follows its server. */
 export function followPeer(from: usize, address: usize): void {
-  if (!sameAddress(from, currentPeer)) return
-  copyAddress(currentPeer, address)
-  copyAddress(peer, address)
+  if (!samePlace(from, currentPeer)) return
+  copyPlace(currentPeer, address)
+  copyPlace(peer, address)
 }
 
 /**

@@ -64,8 +64,9 @@ import { growReceiveWindow } from '../kcp/receive_window'
 import { CMD_PUSH, CMD_WINS, diff, HEADER_BYTES, readCmd, readConv, readLen, readTs, readUna } from '../kcp/segment'
 import { fromWireClock } from '../kcp/wire_clock'
 import { NONE, obfsKind } from '../obfs/settings'
-import { sameAddress } from '../packet/address'
+import { keyOf, sameAddress } from '../packet/address'
 import { hasSpareBlock, refillRx, rxSlot, sealBytes, tagBytes } from '../packet/datagram'
+import { onKeyReceived, saltOf } from '../packet/keys'
 import { hashOfNonce, isOwnNonce, nonceBytes } from '../packet/nonce'
 import { answersValidation, findRemote, learnClock, needsClock, onReceivedFrom, Remote } from '../packet/remote'
 import { datagramFilter, isReplay, isReplayedListen, prepareReplay } from '../packet/replay'
@@ -142,7 +143,7 @@ function prepare(i: u32): void {
   if (sealed <= sealBytes() || sealed > MAX_DATAGRAM_BYTES) return
   const hash = hashOfNonce(load<usize>(slot, RX_PTR) + sealed - nonceBytes())
   store<u64>(slot, hash, RX_HASH)
-  prepareReplay(datagramFilter(), hash)
+  prepareReplay(datagramFilter(), hash ^ saltOf(keyOf(slot + RX_ADDRESS)))
 }
 
 function onDatagram(i: u32, now: Ticks): bool {
@@ -173,11 +174,13 @@ function onDatagram(i: u32, now: Ticks): bool {
       return false
     }
     // only after authentication: a forged packet must not block the genuine one (protocol.md 3.5)
+    hash ^= saltOf(keyOf(address))
     if (isReplay(datagramFilter(), hash)) {
       count(DROP_REPLAY)
       return false
     }
   }
+  onKeyReceived(keyOf(address))
   onAuthentic(address)
   if (obfsKind() != NONE) onAuthenticPacket(address)
   const len = sealed - overhead

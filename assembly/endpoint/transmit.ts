@@ -9,7 +9,7 @@ import { isControlWaiting, isFromProbe, limitOf, RECEIVER, shiftEntry, testBytes
 import { kcpMtu, segmentLimit } from '../kcp/options'
 import { buildDatagram, Datagram, fillDatagram, hasOutput } from '../kcp/output'
 import { HEADER_BYTES } from '../kcp/segment'
-import { familyOf, IPV6 } from '../packet/address'
+import { IPV6, familyOf, keyOf } from '../packet/address'
 import {
   canSeal,
   describeTx,
@@ -21,6 +21,7 @@ import {
   tagBytes,
   txBlock,
 } from '../packet/datagram'
+import { onKeySent } from '../packet/keys'
 import { markSent, onSentTo, Remote, sendRoom } from '../packet/remote'
 import { addressOf, Session } from '../session/session'
 import { add, count, KCP_SENT_BYTES, PKT_SENT, PKT_SENT_BYTES, SEGMENTS_OVERSIZED } from '../stats'
@@ -144,5 +145,6 @@ function onDatagramBuilt(bytes: u32, address: usize, now: Ticks): void {
 
 function countDatagram(bytes: u32, address: usize): void {
   count(PKT_SENT)
+  onKeySent(keyOf(address))
   add(PKT_SENT_BYTES, bytes + packetOverhead(address))
 }

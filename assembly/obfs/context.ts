@@ -8,7 +8,7 @@
 import { seconds } from '../clock'
 import { appendEntry, List, unlinkEntry } from '../memory/list'
 import { alloc, allocUrgent, classOf, free } from '../memory/slab'
-import { copyAddress, familyOf, hashAddress, IP, IP_LOW, IPV6, sameAddress } from '../packet/address'
+import { copyAddress, familyOf, hashPlace, IP, IP_LOW, IPV6, samePlace } from '../packet/address'
 import { OBFS_CONTEXTS, OBFS_UNAUTHENTICATED, shift } from '../stats'
 import { Seconds } from '../units'
 
@@ -133,13 +133,13 @@ export function contextOf(id: u32): Context | null {
   return c && c.id == id ? c : null
 }
 
-/** @returns the context of a remote address, null if there is none */
+/** @returns the context of a remote address, whatever its key, null if there is none */
 export function findContext(address: usize): Context | null {
   if (!size) return null
-  if (lastFound && sameAddress(lastFound, address)) return changetype<Context>(lastFound)
+  if (lastFound && samePlace(lastFound, address)) return changetype<Context>(lastFound)
   let at = load<usize>(chainOf(address))
   while (at) {
-    if (sameAddress(at, address)) {
+    if (samePlace(at, address)) {
       lastFound = at
       return changetype<Context>(at)
     }
@@ -149,7 +149,7 @@ export function findContext(address: usize): Context | null {
 }
 
 function chainOf(address: usize): usize {
-  return chains + ((<usize>(hashAddress(address, 0) & (SLOTS - 1))) << 2)
+  return chains + ((<usize>(hashPlace(address) & (SLOTS - 1))) << 2)
 }
 
 /**

@@ -1,28 +1,32 @@
 /*
  * Peer addresses: 24-byte records that hosts fill from a sockaddr and that compare as plain bytes.
  *
- *   0      1     2      4          8                      24
- *   +------+-----+------+----------+----------------------+
- *   |family|local| port | scope id | IP, network order    |   family 4: IP in the first 4 bytes, 12 zero bytes
- *   +------+-----+------+----------+----------------------+
+ *   0      1     2      4          7     8                      24
+ *   +------+-----+------+----------+-----+----------------------+
+ *   |family|local| port | scope id | key | IP, network order    |   family 4: IP in the first 4 bytes, 12 zero bytes
+ *   +------+-----+------+----------+-----+----------------------+
  *
  * `local` numbers the local address that the peer sent to. The engine returns it with everything that it sends to the
- * peer; a path has two ends, so a peer that sends to another local address is at another address here.
+ * peer; a path has two ends, so a peer that sends to another local address is at another address here. `key` numbers
+ * the key of the peer (packet/keys.ts): one that has another key is another peer, wherever it is.
  */
 
-import { ADDRESS_BYTES, ADDRESS_FAMILY, ADDRESS_IP, ADDRESS_LOCAL, ADDRESS_PORT, ADDRESS_SCOPE } from '../abi'
+import { ADDRESS_BYTES, ADDRESS_FAMILY, ADDRESS_IP, ADDRESS_KEY, ADDRESS_LOCAL, ADDRESS_PORT, ADDRESS_SCOPE } from '../abi'
 import { sipHash } from '../siphash'
 import { Conv } from '../units'
 
 /** Offsets in a record; the IP's second half is at IP_LOW, an IPv4 address within a v4-mapped one at MAPPED_IPV4. */
 const FAMILY: usize = ADDRESS_FAMILY
 export const PORT: usize = ADDRESS_PORT
+/** The scope id and, in the top byte, the key. */
 export const SCOPE_ID: usize = ADDRESS_SCOPE
 export const IP: usize = ADDRESS_IP
 export const IP_LOW: usize = 16
 const MAPPED_IPV4: usize = 20
 /** All bits of the first 8 bytes of a record but those of `local`. */
 const REMOTE_MASK: u64 = ~((<u64>0xff) << (ADDRESS_LOCAL * 8))
+/** All bits of the first 8 bytes of a record but those of `key`. */
+const PLACE_MASK: u64 = ~((<u64>0xff) << (ADDRESS_KEY * 8))
 /** Values of FAMILY. */
 export const IPV4: u32 = 4
 export const IPV6: u32 = 6
@@ -38,6 +42,29 @@ export function sameAddress(a: usize, b: usize): bool {
 export function sameRemote(a: usize, b: usize): bool {
   if ((load<u64>(a) ^ load<u64>(b)) & REMOTE_MASK) return false
   return load<u64>(a, 8) == load<u64>(b, 8) && load<u64>(a, 16) == load<u64>(b, 16)
+}
+
+/** @returns true if two records are equal but for the key */
+export function samePlace(a: usize, b: usize): bool {
+  if ((load<u64>(a) ^ load<u64>(b)) & PLACE_MASK) return false
+  return load<u64>(a, 8) == load<u64>(b, 8) && load<u64>(a, 16) == load<u64>(b, 16)
+}
+
+/** @returns number of the key of a peer */
+export function keyOf(record: usize): u32 {
+  return load<u8>(record, ADDRESS_KEY)
+}
+
+/** @returns true if the peers at two addresses have the same key */
+export function sameKey(a: usize, b: usize): bool {
+  return keyOf(a) == keyOf(b)
+}
+
+/** Copies all of a record but the key. */
+export function copyPlace(to: usize, from: usize): void {
+  const key = <u8>keyOf(to)
+  copyAddress(to, from)
+  store<u8>(to, key, ADDRESS_KEY)
 }
 
 export function copyAddress(to: usize, from: usize): void {
@@ -83,6 +110,16 @@ export function hashConv(conv: Conv): u32 {
 /** @returns keyed hash of an address and a conv; collisions cannot be constructed without the endpoint's secret */
 export function hashAddress(record: usize, conv: Conv): u32 {
   return <u32>sipHash(record, 3, ((<u64>(ADDRESS_BYTES + 4)) << 56) | <u64>conv)
+}
+
+const place: usize = memory.data(ADDRESS_BYTES, 8)
+
+/** @returns keyed hash of an address without its key */
+export function hashPlace(record: usize): u32 {
+  store<u64>(place, load<u64>(record) & PLACE_MASK)
+  store<u64>(place, load<u64>(record, 8), 8)
+  store<u64>(place, load<u64>(record, 16), 16)
+  return hashAddress(place, 0)
 }
 
 // ---- addresses inside messages (protocol.md 7.1): u8 type (0 IPv4, 1 IPv6), IP, u16 port, big-endian

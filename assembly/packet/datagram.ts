@@ -22,6 +22,7 @@ import {
   TX_SOURCE,
 } from '../abi'
 import { alloc, allocUrgent, HEADROOM_BYTES, PACKET_CLASS } from '../memory/slab'
+import { keyOf } from './address'
 import { hasEntropy, takeEntropy } from './entropy'
 import { nonceBytes, nonceEntropy, writeNonce } from './nonce'
 
@@ -121,7 +122,7 @@ export function describeTx(i: u32, src: usize, len: u32, limit: u32, address: us
       len += n
     }
     const nonce = out + len + tag
-    writeNonce(nonce)
+    writeNonce(nonce, keyOf(address))
     store<usize>(slot, nonce, TX_NONCE)
   }
   store<usize>(slot, src, TX_SOURCE)

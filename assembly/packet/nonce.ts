@@ -1,7 +1,7 @@
 /*
  * Nonces: generation, and detection of our own when they are reflected (docs/validation.md, "Own nonces").
  *
- *   24 bytes   | 16 random | tag: low half of SipHash of those | 4 random |
+ *   24 bytes   | 16 random | tag: low half of SipHash of those | key tag (keys.ts), or 4 random |
  *   12 bytes   a little-endian counter: base + slot * 2^48 + n, n = 1, 2, ...
  *
  * A nonce with a valid tag is ours; a foreign nonce has one with probability 2^-32. A counter is ours if it is within
@@ -11,6 +11,7 @@
 import { NONCE_COUNTER, NONCE_RANDOM, SECRET_BASE, SECRET_BYTES, SECRET_SLOT } from '../abi'
 import { setHashKey, sipHash } from '../siphash'
 import { hasEntropy, takeEntropy } from './entropy'
+import { writeKeyTag } from './keys'
 
 const HASH_KEY_BYTES: u32 = 16
 const COUNTER_BYTES: u32 = 12
@@ -89,11 +90,16 @@ export function nonceEntropy(): u32 {
   return strategy == NONCE_RANDOM ? length : 0
 }
 
-/** Writes the next nonce at `at`. The caller has checked its entropy. */
-export function writeNonce(at: usize): void {
+/**
+ * Writes the next nonce at `at`, for a peer whose key has the number `key`. The caller has checked its entropy.
+ */
+export function writeNonce(at: usize, key: u32): void {
   if (strategy == NONCE_RANDOM) {
     memory.copy(at, takeEntropy(length), length)
-    if (length == 24) store<u32>(at, <u32>hashOfNonce(at), TAGGED_BYTES)
+    if (length == 24) {
+      store<u32>(at, <u32>hashOfNonce(at), TAGGED_BYTES)
+      writeKeyTag(at, key)
+    }
     return
   }
   // a little-endian number of 12 bytes, incremented before each use (protocol.md 3.4)

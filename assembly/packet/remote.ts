@@ -11,7 +11,7 @@ import { Chains, firstWith, link, nextWith, unlink } from '../memory/chains'
 import { appendEntry, List, unlinkEntry } from '../memory/list'
 import { alloc, classOf, excludeFromUse, free } from '../memory/slab'
 import { Conv, ElapsedTicks, Sn, Ticks, Ts } from '../units'
-import { copyAddress, hashAddress, sameAddress } from './address'
+import { copyAddress, hashAddress, keyOf, sameAddress } from './address'
 
 /** The address answered. */
 const VALIDATED: u32 = 1
@@ -155,6 +155,16 @@ function evict(r: Remote): void {
   leaveIdle(r)
   unlink(chains, at)
   free(at, REMOTE_CLASS)
+}
+
+/** Removes the records without a session of peers with a key that is not accepted any more. */
+export function evictIdleOf(key: u32): void {
+  let at = idleList.oldest
+  while (at) {
+    const r = changetype<Remote>(at)
+    at = r.younger
+    if (keyOf(addressOf(r)) == key) evict(r)
+  }
 }
 
 // ---- validation

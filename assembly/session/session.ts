@@ -6,6 +6,8 @@
 import { STATE_CONNECT, STATE_ESTABLISHED, STATE_LINGER, STATE_TIME_WAIT } from '../abi'
 import { Conversation } from '../kcp/conversation'
 import { appendEntry, List, unlinkEntry } from '../memory/list'
+import { keyOf } from '../packet/address'
+import { countKeySession } from '../packet/keys'
 import { awaitValidation, isValidated, Remote } from '../packet/remote'
 import { SESSIONS_BY_STATE, shift } from '../stats'
 import { Seconds, Sn, Ticks } from '../units'
@@ -194,12 +196,18 @@ export function nextOf(s: Session): Session | null {
   return changetype<Session | null>(s.younger)
 }
 
+function isOpen(state: u32): bool {
+  return state != 0 && state != TIME_WAIT
+}
+
 /** Changes the state and the gauges of states. */
 export function setState(s: Session, state: u32): void {
   if (s.state == state) return
   if (s.state == LINGER) unlinkEntry(lingering, changetype<usize>(s), LINKS)
   if (state != CONNECT && state != ESTABLISHED) endAwait(s)
   if (s.state) shift(SESSIONS_BY_STATE + s.state - 1, -1)
+  const change = <i32>isOpen(state) - <i32>isOpen(s.state)
+  if (change) countKeySession(keyOf(addressOf(s)), change)
   s.state = state
   if (state) shift(SESSIONS_BY_STATE + state - 1, 1)
   if (state == LINGER) appendEntry(lingering, changetype<usize>(s), LINKS)

@@ -27,7 +27,9 @@ import { advanceRcvNxt, closeReceiveBuffer } from '../kcp/receive_buffer'
 import { HEADER_BYTES } from '../kcp/segment'
 import { closeSendBuffer, sendHeld } from '../kcp/send_buffer'
 import { mayQueue } from '../memory/slab'
+import { keyOf } from '../packet/address'
 import { tagBytes } from '../packet/datagram'
+import { onKeyRead, onKeyWritten } from '../packet/keys'
 import { leaveRemote } from '../packet/remote'
 import {
   add,
@@ -176,6 +178,7 @@ export function commit(s: Session, bytes: u32, now: Ticks): bool {
   s.tcpRead += bytes
   add(TCP_READ_BYTES, bytes)
   onCommitted(s, bytes)
+  onKeyRead(keyOf(addressOf(s)), bytes)
   s.payloadAt = now
   onQueued(s, now)
   return true
@@ -301,6 +304,7 @@ export function consume(s: Session, bytes: u32, now: Ticks): void {
   s.tcpWritten += taken
   add(TCP_WRITTEN_BYTES, taken)
   onConsumed(s, taken)
+  onKeyWritten(keyOf(addressOf(s)), taken)
   if (taken) {
     s.payloadAt = now
     s.flags |= KEEPALIVE_PENDING

@@ -13,14 +13,15 @@
 import { REASON_STALE_PEER } from '../abi'
 import { closeConfirm, confirmAnew, NO_TWIN, TWIN_ASKED, twinUna } from '../kcp/confirm'
 import { diff } from '../kcp/segment'
+import { sameKey } from '../packet/address'
 import { Sn, Ticks } from '../units'
-import { DIALLED, EOF_SENT, ESTABLISHED, HAS_TWIN, has, INITIATOR, Session, TIME_WAIT } from './session'
+import { addressOf, DIALLED, EOF_SENT, ESTABLISHED, HAS_TWIN, has, INITIATOR, Session, TIME_WAIT } from './session'
 import { endSession, sendKeepalive } from './stream'
 import { firstOfConv, nextOfConv } from './table'
 
 /** @returns true if one client may be the peer of both sessions, of which `other` is served */
 function isTwin(s: Session, other: Session): bool {
-  if (other == s || other.confirm || has(other, INITIATOR)) return false
+  if (other == s || other.confirm || has(other, INITIATOR) || !sameKey(addressOf(s), addressOf(other))) return false
   if (other.state == TIME_WAIT && !has(other, DIALLED)) return false
   return s.rcvNxt == 0 || other.rcvNxt == 0 || s.firstHash == other.firstHash
 }

@@ -91,6 +91,7 @@ export const AbortReason = {
   MTU: 8,
   OBFS: 9,
   MOVED: 10,
+  KEY: 11,
 } as const
 
 /** Texts of AbortReason, by code. */
@@ -106,6 +107,7 @@ export const ABORT_REASON_TEXTS: readonly string[] = [
   'large datagrams do not pass',
   'the obfuscated connection ended',
   'the path changed while it was opening',
+  'its key is not accepted any more',
 ]
 
 /** Negative results. */
@@ -148,6 +150,7 @@ export const AddressRecord = {
   local: 1,
   port: 2,
   scope: 4,
+  key: 7,
   ip: 8,
   BYTES: 24,
 } as const
@@ -158,6 +161,21 @@ export const Secret = {
   base: 16,
   slot: 28,
   BYTES: 32,
+} as const
+
+/** Block at `key_ptr`: what `set_key` reads, and `key_info` writes; offsets in bytes. */
+export const Key = {
+  tag: 0,
+  maxSessions: 16,
+  sessions: 20,
+  age: 24,
+  opened: 32,
+  refused: 40,
+  received: 48,
+  sent: 56,
+  tcpRead: 64,
+  tcpWritten: 72,
+  BYTES: 80,
 } as const
 
 /** Receive descriptor; offsets in u32 words. */
@@ -391,6 +409,11 @@ export interface CoreExports {
   set_rendezvous(idBytes: number, now: number): number
   add_rendezvous(now: number): number
   renew_nonce(): number
+  key_ptr(): number
+  set_key(number: number): number
+  find_key(ptr: number): number
+  key_info(number: number): number
+  end_key(number: number, now: number): number
   probe_path(port: number, now: number): number
   path_moved(now: number): number
   ping_peer(now: number): number
@@ -445,12 +468,13 @@ export const CALLS: readonly Exclude<keyof CoreExports, 'memory'>[] = [
   'abi_version', 'capabilities', 'config_ptr', 'entropy_ptr', 'entropy_capacity', 'secret_ptr', 'rx_ptr', 'rx_slots',
   'tx_ptr', 'tx_slots', 'events_ptr', 'event_slots', 'io_ptr', 'io_capacity', 'spans_ptr', 'span_slots', 'peer_ptr',
   'stats_ptr', 'info_ptr', 'configure', 'entropy_filled', 'set_peer', 'rendezvous_ptr', 'local_ptr', 'service_ptr',
-  'pongs_ptr', 'punched_ptr', 'set_rendezvous', 'add_rendezvous', 'renew_nonce', 'probe_path', 'path_moved',
-  'ping_peer', 'ping_address', 'poll_pongs', 'probe_sessions', 'handle_datagrams', 'handle_timeout', 'next_timeout',
-  'timeout_slack', 'receive_delay', 'refresh_gauges', 'poll_transmit', 'poll_events', 'stream_open',
-  'stream_connected', 'stream_reserve', 'stream_limit_unsent', 'stream_commit', 'stream_peek', 'stream_consume',
-  'stream_shutdown', 'stream_abort', 'stream_reset', 'echo_open', 'set_host_bytes', 'share_rate', 'session_slots',
-  'session_info', 'session_find', 'obfs_ptr', 'obfs_slots', 'obfs_rx_ptr', 'obfs_early_ptr', 'obfs_tx_ptr',
-  'obfs_control_ptr', 'obfs_info_ptr', 'obfs_configure', 'obfs_accept', 'obfs_dial', 'obfs_release', 'obfs_ended',
-  'obfs_handle_packets', 'obfs_transmit', 'obfs_control', 'obfs_context_slots', 'obfs_context_info',
+  'pongs_ptr', 'punched_ptr', 'set_rendezvous', 'add_rendezvous', 'renew_nonce', 'key_ptr', 'set_key', 'find_key',
+  'key_info', 'end_key', 'probe_path', 'path_moved', 'ping_peer', 'ping_address', 'poll_pongs', 'probe_sessions',
+  'handle_datagrams', 'handle_timeout', 'next_timeout', 'timeout_slack', 'receive_delay', 'refresh_gauges',
+  'poll_transmit', 'poll_events', 'stream_open', 'stream_connected', 'stream_reserve', 'stream_limit_unsent',
+  'stream_commit', 'stream_peek', 'stream_consume', 'stream_shutdown', 'stream_abort', 'stream_reset', 'echo_open',
+  'set_host_bytes', 'share_rate', 'session_slots', 'session_info', 'session_find', 'obfs_ptr', 'obfs_slots',
+  'obfs_rx_ptr', 'obfs_early_ptr', 'obfs_tx_ptr', 'obfs_control_ptr', 'obfs_info_ptr', 'obfs_configure', 'obfs_accept',
+  'obfs_dial', 'obfs_release', 'obfs_ended', 'obfs_handle_packets', 'obfs_transmit', 'obfs_control',
+  'obfs_context_slots', 'obfs_context_info',
 ]

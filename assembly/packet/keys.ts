@@ -1,0 +1,161 @@
+/*
+ * Keys of an endpoint that accepts several (docs/validation.md, "Several keys"). The host opens and seals; here a key is
+ * a number in the address of a peer, the tag by which a nonce names it, a limit and figures.
+ */
+
+import {
+  ADDRESS_KEY,
+  KEY_AGE,
+  KEY_BYTES,
+  KEY_MAX_SESSIONS,
+  KEY_OPENED,
+  KEY_RECEIVED,
+  KEY_REFUSED,
+  KEY_SENT,
+  KEY_SESSIONS,
+  KEY_TCP_READ,
+  KEY_TCP_WRITTEN,
+  TICKS_PER_MS,
+} from '../abi'
+import { elapsed } from '../clock'
+import { sipHashUnder } from '../siphash'
+
+/** A number is a byte of an address record. */
+export const KEY_NUMBERS: u32 = 256
+const TAG_KEY_BYTES: u32 = 16
+/** Bytes of a nonce that the tag covers, and its offset: the last 4 of 24. */
+const TAGGED_WORDS: u32 = 2
+const TAGGED_LENGTH: u64 = 16
+const TAG_AT: usize = 20
+
+/** The host writes what `setKey` reads; what `describeKey` writes is there afterwards. */
+export const keyBlock: usize = memory.data(KEY_BYTES, 8)
+/** Key block of each number, with the time of its last datagram in place of the age, 0 = there was none. */
+const blocks: usize = memory.data(256 * KEY_BYTES, 8)
+/** Numbers with a tag. */
+const tagged: usize = memory.data(256)
+let taggedCount: u32 = 0
+
+function blockOf(key: u32): usize {
+  return blocks + <usize>(key * KEY_BYTES)
+}
+
+/**
+ * Takes the tag and the limit that the host wrote.
+ * @returns false for a number that is too large
+ */
+export function setKey(key: u32): bool {
+  if (key >= KEY_NUMBERS) return false
+  const at = blockOf(key)
+  memory.copy(at, keyBlock, TAG_KEY_BYTES)
+  memory.fill(keyBlock, 0, TAG_KEY_BYTES)
+  store<u32>(at, load<u32>(keyBlock, KEY_MAX_SESSIONS), KEY_MAX_SESSIONS)
+  if (findTagged(key) == taggedCount) {
+    store<u8>(tagged + <usize>taggedCount, <u8>key)
+    taggedCount++
+  }
+  return true
+}
+
+/** The key is not accepted any more: no nonce names it, and a later key with its number begins at zero. */
+export function forgetKey(key: u32): void {
+  const i = findTagged(key)
+  if (i == taggedCount) return
+  store<u8>(tagged + <usize>i, load<u8>(tagged + <usize>(--taggedCount)))
+  const sessions = load<u32>(blockOf(key), KEY_SESSIONS)
+  memory.fill(blockOf(key), 0, KEY_BYTES)
+  store<u32>(blockOf(key), sessions, KEY_SESSIONS)
+}
+
+/** @returns position of a number in `tagged`, or their count */
+function findTagged(key: u32): u32 {
+  let i: u32 = 0
+  while (i < taggedCount && load<u8>(tagged + <usize>i) != key) i++
+  return i
+}
+
+function tagOf(key: u32, nonce: usize): u32 {
+  const at = blockOf(key)
+  return <u32>sipHashUnder(load<u64>(at), load<u64>(at, 8), nonce, TAGGED_WORDS, TAGGED_LENGTH << 56)
+}
+
+/** Writes the tag of a key into a nonce of 24 bytes. Without one its last bytes stay random. */
+export function writeKeyTag(nonce: usize, key: u32): void {
+  const at = blockOf(key)
+  if ((load<u64>(at) | load<u64>(at, 8)) != 0) store<u32>(nonce, tagOf(key, nonce), TAG_AT)
+}
+
+/** @returns number of the key that a nonce of 24 bytes names, -1 if it names none */
+export function findKey(nonce: usize): i32 {
+  const tag = load<u32>(nonce, TAG_AT)
+  for (let i: u32 = 0; i < taggedCount; i++) {
+    const key = <u32>load<u8>(tagged + <usize>i)
+    if (tagOf(key, nonce) == tag) return key
+  }
+  return -1
+}
+
+/**
+ * A nonce counts as known only under the key that it came with: who sees a nonce of another user must not be able to use
+ * it up.
+ * @returns what to combine the hash of a nonce with; 0 for the first key
+ */
+export function saltOf(key: u32): u64 {
+  return (<u64>key) * 0x9e3779b97f4a7c15
+}
+
+// ---- limit and figures
+
+function add(key: u32, field: usize, n: u64): void {
+  const at = blockOf(key) + field
+  store<u64>(at, load<u64>(at) + n)
+}
+
+/** @returns true if peers with this key may not have a further session, which is counted then */
+export function isKeyFull(key: u32): bool {
+  const most = load<u32>(blockOf(key), KEY_MAX_SESSIONS)
+  if (most == 0 || load<u32>(blockOf(key), KEY_SESSIONS) < most) return false
+  add(key, KEY_REFUSED, 1)
+  return true
+}
+
+/** An authentic datagram arrived. */
+export function onKeyReceived(key: u32): void {
+  store<u64>(blockOf(key), elapsed() + 1, KEY_AGE)
+  add(key, KEY_RECEIVED, 1)
+}
+
+/** A datagram was built. */
+export function onKeySent(key: u32): void {
+  add(key, KEY_SENT, 1)
+}
+
+/** A session was opened (1) or ended (-1). */
+export function countKeySession(key: u32, change: i32): void {
+  const at = blockOf(key)
+  store<u32>(at, load<u32>(at, KEY_SESSIONS) + change, KEY_SESSIONS)
+  if (change > 0) add(key, KEY_OPENED, 1)
+}
+
+/** Payload came from TCP. */
+export function onKeyRead(key: u32, bytes: u32): void {
+  add(key, KEY_TCP_READ, bytes)
+}
+
+/** TCP took payload. */
+export function onKeyWritten(key: u32, bytes: u32): void {
+  add(key, KEY_TCP_WRITTEN, bytes)
+}
+
+/**
+ * Writes the figures of a key to the key block.
+ * @returns false for a number that is too large
+ */
+export function describeKey(key: u32): bool {
+  if (key >= KEY_NUMBERS) return false
+  const at = blockOf(key)
+  memory.copy(keyBlock + TAG_KEY_BYTES, at + TAG_KEY_BYTES, KEY_BYTES - TAG_KEY_BYTES)
+  const last = load<u64>(at, KEY_AGE)
+  store<u64>(keyBlock, last == 0 ? u64.MAX_VALUE : (elapsed() + 1 - last) / TICKS_PER_MS, KEY_AGE)
+  return true
+}

@@ -21,6 +21,8 @@ export const EVENT_SLOTS: u32 = 256
 export const SPAN_SLOTS: u32 = 64
 /** Size of the entropy block. */
 export const ENTROPY_BYTES: u32 = 65536
+/** Numbers of keys: 0 to 127. */
+export const KEY_NUMBERS: u32 = 128
 /** Size of the block at `io_ptr`. */
 export const IO_BYTES: u32 = 65536
 /** Longest service id, in bytes. */
@@ -137,19 +139,18 @@ export const SECRET_SECRET: usize = 0
 export const SECRET_BASE: usize = 16
 export const SECRET_SLOT: usize = 28
 
-/* Block at `key_ptr`: what `set_key` reads, and `key_info` writes. */
+/* Block of one key. */
 
-export const KEY_BYTES: u32 = 80
+export const KEY_BYTES: u32 = 72
 export const KEY_TAG: usize = 0
 export const KEY_MAX_SESSIONS: usize = 16
 export const KEY_SESSIONS: usize = 20
-export const KEY_AGE: usize = 24
-export const KEY_OPENED: usize = 32
-export const KEY_REFUSED: usize = 40
-export const KEY_RECEIVED: usize = 48
-export const KEY_SENT: usize = 56
-export const KEY_TCP_READ: usize = 64
-export const KEY_TCP_WRITTEN: usize = 72
+export const KEY_OPENED: usize = 24
+export const KEY_REFUSED: usize = 32
+export const KEY_RECEIVED: usize = 40
+export const KEY_SENT: usize = 48
+export const KEY_TCP_READ: usize = 56
+export const KEY_TCP_WRITTEN: usize = 64
 
 /* Receive descriptor. */
 

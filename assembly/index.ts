@@ -12,6 +12,7 @@ import {
   ENTROPY_BYTES,
   EVENT_SLOTS,
   IO_BYTES,
+  KEY_NUMBERS,
   MODE_CLIENT,
   MODE_SERVER,
   NO_STREAM,
@@ -56,7 +57,7 @@ import { block } from './obfs/settings'
 import { control, outgoing, takeControls, transmitPackets } from './obfs/transmit'
 import { rx, tx } from './packet/datagram'
 import { entropy, fillEntropy } from './packet/entropy'
-import { describeKey, findKey, KEY_NUMBERS, keyBlock, setKey } from './packet/keys'
+import { findKey, keyAge, keys, setKey } from './packet/keys'
 import { secret } from './packet/nonce'
 import { events, takeEvents } from './session/events'
 import { spans } from './session/message'
@@ -98,10 +99,11 @@ export function secret_ptr(): usize {
 }
 
 export function key_ptr(): usize {
-  return keyBlock
+  return keys
 }
 
-export function set_key(number: u32): i32 {
+export function set_key(number: u32, now: u32): i32 {
+  if (!isReady(now)) return E_STATE
   return setKey(number) ? OK : E_ARGUMENT
 }
 
@@ -109,8 +111,8 @@ export function find_key(ptr: usize): i32 {
   return findKey(ptr)
 }
 
-export function key_info(number: u32): i32 {
-  return describeKey(number) ? OK : E_ARGUMENT
+export function key_age(number: u32): i32 {
+  return keyAge(number)
 }
 
 export function end_key(number: u32, now: u32): i32 {

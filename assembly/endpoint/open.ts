@@ -40,7 +40,16 @@ import {
   readTs,
   readUna,
 } from '../kcp/segment'
-import { copyAddress, copyPlace, isAddress, keyOf, sameAddress, sameKey, samePlace, sameRemote } from '../packet/address'
+import {
+  copyAddress,
+  copyPlace,
+  isAddress,
+  keyOf,
+  sameAddress,
+  sameKey,
+  samePlace,
+  sameRemote,
+} from '../packet/address'
 import { tagBytes } from '../packet/datagram'
 import { forgetKey, isKeyFull } from '../packet/keys'
 import { evictIdleOf, isRecent, joinRemote, Remote } from '../packet/remote'

@@ -9,7 +9,7 @@ import { isControlWaiting, isFromProbe, limitOf, RECEIVER, shiftEntry, testBytes
 import { kcpMtu, segmentLimit } from '../kcp/options'
 import { buildDatagram, Datagram, fillDatagram, hasOutput } from '../kcp/output'
 import { HEADER_BYTES } from '../kcp/segment'
-import { IPV6, familyOf, keyOf } from '../packet/address'
+import { familyOf, IPV6, keyOf } from '../packet/address'
 import {
   canSeal,
   describeTx,

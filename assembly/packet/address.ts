@@ -11,7 +11,15 @@
  * the key of the peer (packet/keys.ts): one that has another key is another peer, wherever it is.
  */
 
-import { ADDRESS_BYTES, ADDRESS_FAMILY, ADDRESS_IP, ADDRESS_KEY, ADDRESS_LOCAL, ADDRESS_PORT, ADDRESS_SCOPE } from '../abi'
+import {
+  ADDRESS_BYTES,
+  ADDRESS_FAMILY,
+  ADDRESS_IP,
+  ADDRESS_KEY,
+  ADDRESS_LOCAL,
+  ADDRESS_PORT,
+  ADDRESS_SCOPE,
+} from '../abi'
 import { sipHash } from '../siphash'
 import { Conv } from '../units'
 

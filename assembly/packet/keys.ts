@@ -4,52 +4,50 @@
  */
 
 import {
-  ADDRESS_KEY,
-  KEY_AGE,
   KEY_BYTES,
   KEY_MAX_SESSIONS,
+  KEY_NUMBERS,
   KEY_OPENED,
   KEY_RECEIVED,
   KEY_REFUSED,
   KEY_SENT,
   KEY_SESSIONS,
+  KEY_TAG,
   KEY_TCP_READ,
   KEY_TCP_WRITTEN,
   TICKS_PER_MS,
 } from '../abi'
 import { elapsed } from '../clock'
 import { sipHashUnder } from '../siphash'
+import { ElapsedTicks } from '../units'
 
-/** A number is a byte of an address record. */
-export const KEY_NUMBERS: u32 = 256
-const TAG_KEY_BYTES: u32 = 16
-/** Bytes of a nonce that the tag covers, and its offset: the last 4 of 24. */
+/** What the tag covers: the first words of a nonce; and its offset: the last 4 bytes of 24. */
 const TAGGED_WORDS: u32 = 2
 const TAGGED_LENGTH: u64 = 16
 const TAG_AT: usize = 20
 
-/** The host writes what `setKey` reads; what `describeKey` writes is there afterwards. */
-export const keyBlock: usize = memory.data(KEY_BYTES, 8)
-/** Key block of each number, with the time of its last datagram in place of the age, 0 = there was none. */
-const blocks: usize = memory.data(256 * KEY_BYTES, 8)
+/** Key block of each number. */
+export const keys: usize = memory.data(128 * KEY_BYTES, 8)
+/** Time of the last datagram of each, plus 1; 0 = there was none. */
+const seen: usize = memory.data(128 * 8, 8)
 /** Numbers with a tag. */
-const tagged: usize = memory.data(256)
+const tagged: usize = memory.data(128)
 let taggedCount: u32 = 0
 
 function blockOf(key: u32): usize {
-  return blocks + <usize>(key * KEY_BYTES)
+  return keys + <usize>(key * KEY_BYTES)
+}
+
+function seenAt(key: u32): usize {
+  return seen + ((<usize>key) << 3)
 }
 
 /**
- * Takes the tag and the limit that the host wrote.
+ * The host wrote the block of a key.
  * @returns false for a number that is too large
  */
 export function setKey(key: u32): bool {
   if (key >= KEY_NUMBERS) return false
-  const at = blockOf(key)
-  memory.copy(at, keyBlock, TAG_KEY_BYTES)
-  memory.fill(keyBlock, 0, TAG_KEY_BYTES)
-  store<u32>(at, load<u32>(keyBlock, KEY_MAX_SESSIONS), KEY_MAX_SESSIONS)
   if (findTagged(key) == taggedCount) {
     store<u8>(tagged + <usize>taggedCount, <u8>key)
     taggedCount++
@@ -57,14 +55,17 @@ export function setKey(key: u32): bool {
   return true
 }
 
-/** The key is not accepted any more: no nonce names it, and a later key with its number begins at zero. */
+/** A key is not accepted any more: no nonce names it, and a later key with its number begins at zero. */
 export function forgetKey(key: u32): void {
   const i = findTagged(key)
   if (i == taggedCount) return
-  store<u8>(tagged + <usize>i, load<u8>(tagged + <usize>(--taggedCount)))
-  const sessions = load<u32>(blockOf(key), KEY_SESSIONS)
-  memory.fill(blockOf(key), 0, KEY_BYTES)
-  store<u32>(blockOf(key), sessions, KEY_SESSIONS)
+  taggedCount--
+  store<u8>(tagged + <usize>i, load<u8>(tagged + <usize>taggedCount))
+  const at = blockOf(key)
+  const sessions = load<u32>(at, KEY_SESSIONS)
+  memory.fill(at, 0, KEY_BYTES)
+  store<u32>(at, sessions, KEY_SESSIONS)
+  store<u64>(seenAt(key), 0)
 }
 
 /** @returns position of a number in `tagged`, or their count */
@@ -75,13 +76,13 @@ function findTagged(key: u32): u32 {
 }
 
 function tagOf(key: u32, nonce: usize): u32 {
-  const at = blockOf(key)
+  const at = blockOf(key) + KEY_TAG
   return <u32>sipHashUnder(load<u64>(at), load<u64>(at, 8), nonce, TAGGED_WORDS, TAGGED_LENGTH << 56)
 }
 
 /** Writes the tag of a key into a nonce of 24 bytes. Without one its last bytes stay random. */
 export function writeKeyTag(nonce: usize, key: u32): void {
-  const at = blockOf(key)
+  const at = blockOf(key) + KEY_TAG
   if ((load<u64>(at) | load<u64>(at, 8)) != 0) store<u32>(nonce, tagOf(key, nonce), TAG_AT)
 }
 
@@ -101,7 +102,7 @@ export function findKey(nonce: usize): i32 {
  * @returns what to combine the hash of a nonce with; 0 for the first key
  */
 export function saltOf(key: u32): u64 {
-  return (<u64>key) * 0x9e3779b97f4a7c15
+  return <u64>key * 0x9e3779b97f4a7c15
 }
 
 // ---- limit and figures
@@ -121,7 +122,7 @@ export function isKeyFull(key: u32): bool {
 
 /** An authentic datagram arrived. */
 export function onKeyReceived(key: u32): void {
-  store<u64>(blockOf(key), elapsed() + 1, KEY_AGE)
+  store<u64>(seenAt(key), elapsed() + 1)
   add(key, KEY_RECEIVED, 1)
 }
 
@@ -147,15 +148,8 @@ export function onKeyWritten(key: u32, bytes: u32): void {
   add(key, KEY_TCP_WRITTEN, bytes)
 }
 
-/**
- * Writes the figures of a key to the key block.
- * @returns false for a number that is too large
- */
-export function describeKey(key: u32): bool {
-  if (key >= KEY_NUMBERS) return false
-  const at = blockOf(key)
-  memory.copy(keyBlock + TAG_KEY_BYTES, at + TAG_KEY_BYTES, KEY_BYTES - TAG_KEY_BYTES)
-  const last = load<u64>(at, KEY_AGE)
-  store<u64>(keyBlock, last == 0 ? u64.MAX_VALUE : (elapsed() + 1 - last) / TICKS_PER_MS, KEY_AGE)
-  return true
+/** @returns ms since the last datagram, -1 if there was none */
+export function keyAge(key: u32): i32 {
+  const last = key < KEY_NUMBERS ? load<ElapsedTicks>(seenAt(key)) : 0
+  return last == 0 ? -1 : <i32>min<u64>((elapsed() + 1 - last) / TICKS_PER_MS, i32.MAX_VALUE)
 }

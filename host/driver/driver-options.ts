@@ -1,19 +1,19 @@
 /** What an endpoint passes to its driver. */
 
-import type { Aead } from '../crypto/aead.ts'
 import type { Core } from '../engine/core.ts'
 import type { Engine } from '../engine/engine.ts'
 import type { SystemError } from '../errors.ts'
 import type { Log } from '../log/log.ts'
 import type { Runtime } from '../runtime.ts'
 import type { EventHandlers } from './events.ts'
+import type { KeyRing } from './key-ring.ts'
 import type { TcpPolicy } from './stream.ts'
 
 export interface DriverOptions extends EventHandlers, TcpPolicy {
   readonly runtime: Runtime
   readonly engine: Engine
   /** Undefined: no method, datagrams are plaintext. */
-  readonly aead: Aead | undefined
+  readonly keys: KeyRing | undefined
   readonly log: Log
   /** The UDP socket reported an error; only a hint. */
   onUdpError?(error: SystemError): void

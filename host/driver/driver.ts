@@ -7,7 +7,6 @@
  * resolves names and opens sockets.
  */
 
-import type { Aead } from '../crypto/aead.ts'
 import type { Core, CoreConfig } from '../engine/core.ts'
 import { type Announcement, type Engine, isTrap } from '../engine/engine.ts'
 import { Traps } from '../engine/traps.ts'
@@ -21,6 +20,7 @@ import { Diagnostics } from './diagnostics.ts'
 import type { DriverOptions } from './driver-options.ts'
 import { type EventHost, Events } from './events.ts'
 import { HeldReceive } from './held-receive.ts'
+import type { Key, KeyRing, NewKey } from './key-ring.ts'
 import { PeerLog } from './peer-log.ts'
 import { type ReceiveHost, Receiver } from './receive.ts'
 import type { StreamHost } from './stream.ts'
@@ -48,7 +48,7 @@ export class Driver
   readonly peerLog: PeerLog
   #options: DriverOptions
   readonly #engine: Engine
-  #aead: Aead | undefined
+  readonly keys: KeyRing | undefined
   readonly #receiver: Receiver
   readonly #held: HeldReceive
   readonly #transmitter: Transmitter
@@ -69,20 +69,21 @@ export class Driver
   readonly counts = { drains: 0, timerWakes: 0 }
 
   constructor(options: DriverOptions) {
-    const { engine, aead, runtime, log } = options
+    const { engine, keys, runtime, log } = options
     this.#options = options
     this.runtime = runtime
     this.#engine = engine
     this.log = log
-    this.#aead = aead
+    this.keys = keys
+    engine.keys = keys?.keys ?? []
     const clock = (): number => runtime.clock.monotonic()
     const hasHeard = (): boolean => this.receivedAge() !== undefined
     this.peerLog = new PeerLog({ log, clock: runtime.clock, ping: () => this.pingPeer(), hasHeard })
-    this.diagnostics = new Diagnostics(engine.core, log, aead !== undefined, clock, this.peerLog)
+    this.diagnostics = new Diagnostics(engine.core, log, keys !== undefined, clock, this.peerLog)
     this.streams = new StreamTable(this, (dialling, handle) => options.dial(dialling, handle))
-    this.#receiver = new Receiver(this, aead, engine.peers)
+    this.#receiver = new Receiver(this, keys, engine.peers)
     this.#held = new HeldReceive(this.#receiver)
-    this.#transmitter = new Transmitter(this, aead, engine.peers)
+    this.#transmitter = new Transmitter(this, keys, engine.peers)
     this.#events = new Events(this, engine, options)
     this.#admission = new Admission(this, () => options.limitsAdmission?.() === true)
     this.#timer = new HostTimer(runtime.clock, this.#onTimer)
@@ -251,6 +252,30 @@ export class Driver
     return this.#engine.convOf(handle)
   }
 
+  /**
+   * Replaces the keys, whose ciphers are taken over. Sessions of keys that are not among them end; a client opens its
+   * sessions under the first from now on.
+   * @returns those that are not accepted any more
+   */
+  changeKeys(fresh: readonly NewKey[]): readonly Key[] {
+    const ring = this.keys
+    if (ring === undefined) return []
+    const ended = ring.change(fresh)
+    this.#engine.keys = ring.keys
+    this.run(() => this.#engine.tellKeys())
+    for (const { number } of ended) {
+      let left = 0
+      do {
+        left = 0
+        this.run(() => {
+          left = this.core.calls.end_key(number, this.now())
+        })
+      } while (left > 0)
+      ring.drop(number)
+    }
+    return ended
+  }
+
   /** Client: sends one PING to the peer now, in addition to keepalive. */
   pingPeer(): void {
     this.run(() => this.core.calls.ping_peer(this.now()))
@@ -338,7 +363,7 @@ export class Driver
     this.diagnostics.close()
     this.peerLog.close()
     this.sockets.close()
-    this.#aead?.wipe()
+    this.keys?.wipe()
     this.#engine.close()
   }
 

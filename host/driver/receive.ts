@@ -3,11 +3,11 @@
  * in batches. driver.ts drains the engine afterwards.
  */
 
-import type { Aead } from '../crypto/aead.ts'
 import { type Core, DATAGRAM_MAX, Rx } from '../engine/core.ts'
 import type { SocketAddress } from '../net/address.ts'
 import type { AddressCache } from '../net/address-cache.ts'
 import type { Diagnostics } from './diagnostics.ts'
+import type { KeyRing } from './key-ring.ts'
 
 /** The part of the driver used by Receiver. */
 export interface ReceiveHost {
@@ -19,7 +19,7 @@ export interface ReceiveHost {
 
 export class Receiver {
   readonly #host: ReceiveHost
-  readonly #aead: Aead | undefined
+  readonly #keys: KeyRing | undefined
   readonly #peers: AddressCache
   /** Filled receive descriptors not yet passed to the engine. */
   #filled = 0
@@ -27,10 +27,10 @@ export class Receiver {
   #lastFrom: SocketAddress | undefined
   #failedFrom: SocketAddress | undefined
 
-  /** @param aead undefined: datagrams are plaintext */
-  constructor(host: ReceiveHost, aead: Aead | undefined, peers: AddressCache) {
+  /** @param keys undefined: datagrams are plaintext */
+  constructor(host: ReceiveHost, keys: KeyRing | undefined, peers: AddressCache) {
     this.#host = host
-    this.#aead = aead
+    this.#keys = keys
     this.#peers = peers
   }
 
@@ -51,13 +51,13 @@ export class Receiver {
     const at = core.rxWord + this.#filled * Rx.WORDS
     const { u8, u32 } = core
     const { length } = data
-    const ptr = u32[at + Rx.ptr] ?? 0
     let flags = 0
+    this.#peers.write(from, u32, at + Rx.address)
     if (length <= DATAGRAM_MAX) {
-      if (this.#aead === undefined) {
-        u8.set(data, ptr)
+      if (this.#keys === undefined) {
+        u8.set(data, u32[at + Rx.ptr] ?? 0)
         flags = Rx.OPENED
-      } else if (this.#aead.openInto(data, length, u8, ptr) >= 0) {
+      } else if (this.#keys.openInto(data, core, at)) {
         flags = Rx.OPENED
       } else {
         this.#failedFrom = from
@@ -65,7 +65,6 @@ export class Receiver {
     }
     u32[at + Rx.length] = length
     u32[at + Rx.flags] = atProbe ? flags | Rx.PROBE : flags
-    this.#peers.write(from, u32, at + Rx.address)
     this.#lastFrom = from
     this.#filled++
     return this.#filled === core.rxSlots

@@ -78,12 +78,13 @@ export class StreamTable implements StreamOwner {
     if (stream !== undefined) stream.peer = peer
   }
 
-  /** Sets the conv and peer of a stream, taken from its first datagram. */
-  name(handle: number, conv: number, peer: SocketAddress): void {
+  /** Sets the conv and peer of a stream, taken from its first datagram, and the name of the peer's key. */
+  name(handle: number, conv: number, peer: SocketAddress, user: string | undefined): void {
     const stream = this.#streams.get(handle)
     if (stream === undefined || stream.conv !== 0) return
     stream.conv = conv
     stream.peer = peer
+    stream.user = user
     this.unnamed--
     if (this.host.log.at(LOG_INFO)) this.host.log.info(`${stream.label} session opened`)
   }

@@ -79,6 +79,8 @@ export class Stream implements TcpHandlers, Dialling {
   conv = 0
   /** Destination of the session's first datagram; for the log only. */
   peer: SocketAddress | undefined
+  /** Name of the peer's key, if there are several; for the log only. */
+  user: string | undefined
   #table: StreamOwner
   #connection: TcpConnection | null = null
   /** Set while there is no connection yet. */
@@ -109,7 +111,8 @@ export class Stream implements TcpHandlers, Dialling {
   }
 
   get label(): string {
-    return this.conv === 0 ? `[stream:${this.handle}]` : `[session:${formatConv(this.conv)}]`
+    const user = this.user === undefined ? '' : ` ${this.user}`
+    return this.conv === 0 ? `[stream:${this.handle}]` : `[session:${formatConv(this.conv)}${user}]`
   }
 
   /** The label also of a session that has sent nothing yet. Slow. */

@@ -3,12 +3,12 @@
  * them until the socket is full. driver.ts decides when, and owns the socket.
  */
 
-import type { Aead } from '../crypto/aead.ts'
 import { type Core, DATAGRAM_MAX, ErrorCode, Tx } from '../engine/core.ts'
 import type { SocketAddress } from '../net/address.ts'
 import type { AddressCache } from '../net/address-cache.ts'
 import type { Runtime, Timer, UdpSocket } from '../runtime.ts'
 import { StartViews } from '../view-cache.ts'
+import type { KeyRing } from './key-ring.ts'
 import type { StreamTable } from './stream-table.ts'
 
 /** Pause after ENOBUFS or EAGAIN, ms. */
@@ -31,7 +31,7 @@ export class Transmitter {
   /** Length of the longest datagram sent, bytes. */
   longest = 0
   readonly #host: TransmitHost
-  readonly #aead: Aead | undefined
+  readonly #keys: KeyRing | undefined
   readonly #peers: AddressCache
   readonly #views = new StartViews(DATAGRAM_MAX)
   #udp: UdpSocket | null = null
@@ -47,10 +47,10 @@ export class Transmitter {
   /** Set during the pause after ENOBUFS or EAGAIN. */
   #backoff: Timer | undefined
 
-  /** @param aead undefined: datagrams are plaintext */
-  constructor(host: TransmitHost, aead: Aead | undefined, peers: AddressCache) {
+  /** @param keys undefined: datagrams are plaintext */
+  constructor(host: TransmitHost, keys: KeyRing | undefined, peers: AddressCache) {
     this.#host = host
-    this.#aead = aead
+    this.#keys = keys
     this.#peers = peers
     this.#spare = new Array<undefined>(host.core.txSlots).fill(undefined)
   }
@@ -152,8 +152,9 @@ export class Transmitter {
     const buffer = this.#spare[this.#spareCount - 1]
     if (buffer === undefined) return
     const to = this.#receiver(at)
-    if (streams.unnamed > 0) this.#name(u32[at + Tx.handle] ?? 0, u32[at + Tx.source] ?? 0, to)
+    if (streams.unnamed > 0) this.#name(u32[at + Tx.handle] ?? 0, u32[at + Tx.source] ?? 0, to, at)
     const total = this.#seal(at, buffer)
+    if (total === 0) return
     // only now: if sealing throws, the buffer stays available
     this.#spareCount--
     const flags = u32[at + Tx.flags] ?? 0
@@ -169,7 +170,9 @@ export class Transmitter {
   #sendFromProbe(at: number): void {
     const buffer = this.probe?.acquire()
     if (this.probe === undefined || !buffer) return
-    this.probe.send(buffer, this.#seal(at, buffer), this.#receiver(at))
+    const total = this.#seal(at, buffer)
+    if (total === 0) return
+    this.probe.send(buffer, total, this.#receiver(at))
     this.probe.flush()
   }
 
@@ -177,23 +180,21 @@ export class Transmitter {
     return this.#connected ?? this.#peers.read(this.#host.core.u32, (this.#host.core.u32[at + Tx.address] ?? 0) >>> 2)
   }
 
-  /** @returns bytes of the datagram of one transmit descriptor, sealed into `buffer` */
+  /** @returns bytes of the datagram of one transmit descriptor, sealed into `buffer`; 0 if it is not to be sent */
   #seal(at: number, buffer: Uint8Array): number {
-    const { u8, u32 } = this.#host.core
-    const source = u32[at + Tx.source] ?? 0
-    const length = u32[at + Tx.length] ?? 0
-    if (this.#aead !== undefined) return this.#aead.seal(u8, source, length, u8, u32[at + Tx.nonce] ?? 0, buffer, 0)
-    buffer.set(this.#views.at(u8, source))
-    return length
+    const { core } = this.#host
+    if (this.#keys !== undefined) return this.#keys.seal(core, at, buffer)
+    buffer.set(this.#views.at(core.u8, core.u32[at + Tx.source] ?? 0))
+    return core.u32[at + Tx.length] ?? 0
   }
 
   /** Reads conv, the first field of the plaintext (protocol.md 5.1), and sets it on the stream. */
-  #name(handle: number, source: number, peer: SocketAddress): void {
+  #name(handle: number, source: number, peer: SocketAddress, at: number): void {
     if (handle === 0) return
     const { core, streams } = this.#host
     const { u8 } = core
     let conv = 0
     for (let i = 0; i < 4; i++) conv = (conv << 8) | (u8[source + i] ?? 0)
-    streams.name(handle, conv >>> 0, peer)
+    streams.name(handle, conv >>> 0, peer, this.#keys?.userOf(core, at))
   }
 }

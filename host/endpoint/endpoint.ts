@@ -13,14 +13,13 @@ export { StartError } from '../errors.ts'
 import { type Config, MODE_CLIENT } from '../config/config.ts'
 import { keepFixed } from '../config/diff.ts'
 import { configWarnings, modeName } from '../config/rules.ts'
-import { assertStartable, checkStart } from '../config/security.ts'
+import { assertStartable } from '../config/security.ts'
 import { socketOptionsOf } from '../config/socket-options.ts'
-import type { Aead } from '../crypto/aead.ts'
-import { withKey } from '../crypto/key.ts'
 import { methods } from '../crypto/methods.ts'
-import { openAead, type RuntimeCrypto } from '../crypto/open.ts'
+import type { RuntimeCrypto } from '../crypto/open.ts'
 import type { UdpEntrance, UdpExit } from '../datagrams/ends.ts'
 import { Driver } from '../driver/driver.ts'
+import type { KeyRing } from '../driver/key-ring.ts'
 import type { Dial, Dialling } from '../driver/stream.ts'
 import { instantiateHere } from '../engine/address-space.ts'
 import { Core } from '../engine/core.ts'
@@ -35,6 +34,7 @@ import { ObfsClient } from '../transport/obfs/client.ts'
 import { ObfsServer } from '../transport/obfs/server.ts'
 import { ipv6Warnings } from '../transport/resolver.ts'
 import { Retry } from '../transport/retry.ts'
+import { KeySet, openKeys } from './key-set.ts'
 import { ListenPort } from './listen-port.ts'
 import { EndpointMonitor } from './monitor.ts'
 import { ServerTarget } from './server-target.ts'
@@ -65,7 +65,7 @@ export class Endpoint {
   readonly failed: Promise<Error>
   readonly #runtime: Runtime
   readonly #log: Log
-  readonly #aead: Aead | undefined
+  readonly #keys: KeySet
   readonly #worker: WorkerSocket | undefined
   readonly #hooks: EndpointHooks
   readonly #client: boolean
@@ -92,21 +92,21 @@ export class Endpoint {
   #fail: (error: Error) => void = () => {}
 
   /**
-   * @param aead undefined: no method
+   * @param keys undefined: no method
    * @param worker set if this endpoint is a worker
    */
   constructor(
     runtime: Runtime,
     config: Config,
     log: Log,
-    aead: Aead | undefined,
+    keys: KeyRing | undefined,
+    crypto: RuntimeCrypto,
     worker: WorkerSocket | undefined,
     hooks: EndpointHooks = {},
   ) {
     this.#runtime = runtime
     this.#config = config
     this.#log = log
-    this.#aead = aead
     this.#worker = worker
     this.#hooks = hooks
     this.#client = (config.mode & MODE_CLIENT) !== 0
@@ -120,7 +120,8 @@ export class Endpoint {
       () => this.#openMonitoring(),
       () => this.#tellStatus(),
     )
-    this.driver = this.#makeDriver()
+    this.driver = this.#makeDriver(keys)
+    this.#keys = new KeySet(this.driver, config, crypto, runtime.clock, log)
     this.monitor = new EndpointMonitor(runtime, this)
   }
 
@@ -212,7 +213,7 @@ export class Endpoint {
         config,
         log,
         driver: this.driver,
-        aead: this.#aead,
+        aead: this.driver.keys?.shape,
         socketOptions: (next, number) => this.#udpSocketOptions(next, number),
         bound: this.#client ? undefined : this.#worker?.addresses,
         onWaiting: () => this.#tellStatus(),
@@ -237,15 +238,22 @@ export class Endpoint {
   async reload(fresh: Config): Promise<void> {
     const before = this.#config
     const { config, kept } = keepFixed(before, fresh)
+    const keys = await this.#keys.open(config)
     const port = this.#listenPort ?? this.#entrance
-    await port?.reload(config)
     try {
-      await this.#transport?.reload(config)
+      await port?.reload(config)
+      try {
+        await this.#transport?.reload(config)
+      } catch (error) {
+        await port?.reload(before)
+        throw error
+      }
     } catch (error) {
-      await port?.reload(before)
+      this.#keys.discard(keys ?? [])
       throw error
     }
     this.#config = config
+    if (keys !== undefined) this.#keys.apply(config, keys)
     await this.#target?.reload(config)
     await this.#exit?.reload(config)
     this.#watchSystem()
@@ -285,6 +293,7 @@ export class Endpoint {
   close(): void {
     this.#closed = true
     this.#systemWatch?.close()
+    this.#keys.close()
     this.#transport?.close()
     this.#listenPort?.close()
     this.#target?.close()
@@ -307,20 +316,23 @@ export class Endpoint {
         // a machine that resumes often changes its interfaces
         this.driver.clockStepped()
       },
-      onClock: () => this.driver.clockStepped(),
+      onClock: () => {
+        this.driver.clockStepped()
+        this.#keys.onClock()
+      },
       onMissing: (what, reason) => this.#log.info(`${what} not watched: ${reason}`),
     })
     if (!this.#isKept) this.#systemWatch.keepAlive?.(false)
   }
 
-  #makeDriver(): Driver {
+  #makeDriver(keys: KeyRing | undefined): Driver {
     const runtime = this.#runtime
     const secret = new EndpointSecret(this.#hooks.part ?? this.#worker?.secret)
     const engine = new Engine(() => new Core(instantiateHere(runtime.os)), secret, runtime.clock)
     return new Driver({
       runtime,
       engine,
-      aead: this.#aead,
+      keys,
       log: this.#log,
       dial: (dialling, handle) => this.#dial(dialling, handle),
       limitsAdmission: () => this.#config.when_down !== 'hold' && this.#config.keepalive > 0,
@@ -428,11 +440,6 @@ export class Endpoint {
   }
 }
 
-async function openCipher(config: Config, crypto: RuntimeCrypto): Promise<Aead | undefined> {
-  const security = checkStart(config, methods)
-  return security && withKey(security, (key) => openAead(security.method, key, crypto))
-}
-
 /**
  * Starts an endpoint.
  * @param crypto the runtime's ciphers
@@ -453,13 +460,13 @@ export async function startEndpoint(
     for (const text of configWarnings(config)) log.warning(text)
     for (const text of await ipv6Warnings(runtime, config)) log.warning(text)
   }
-  const aead = await openCipher(config, crypto)
-  if (aead !== undefined) log.info(`method: ${aead.method}, ${aead.provider}`)
+  const keys = await openKeys(config, crypto, runtime.clock)
+  if (keys !== undefined) log.info(`method: ${keys.shape.method}, ${keys.shape.provider}`)
   let endpoint: Endpoint
   try {
-    endpoint = new Endpoint(runtime, config, log, aead, worker, hooks)
+    endpoint = new Endpoint(runtime, config, log, keys, crypto, worker, hooks)
   } catch (error) {
-    aead?.wipe()
+    keys?.wipe()
     throw error
   }
   await endpoint.open()

@@ -26,6 +26,7 @@ import {
 import type { Runtime } from '../runtime.ts'
 import { type ContextSteps, readContexts } from '../transport/obfs/context-stats.ts'
 import type { Transport } from '../transport/transport.ts'
+import { KeyFigures } from './key-figures.ts'
 
 /** The objects that the statistics are read from. */
 export interface Shown {
@@ -43,10 +44,12 @@ export class EndpointMonitor implements Monitor {
   #past = totalsOf(NO_COUNTERS)
   #broken: Core | undefined
   #history: History | undefined
+  readonly #keys: KeyFigures
 
   constructor(runtime: Runtime, shown: Shown) {
     this.#runtime = runtime
     this.#shown = shown
+    this.#keys = new KeyFigures(shown.driver, () => shown.config)
     this.started = runtime.clock.monotonic()
   }
 
@@ -54,6 +57,7 @@ export class EndpointMonitor implements Monitor {
   engineLost(broken: Core): void {
     if (broken === this.#broken) return
     this.#broken = broken
+    this.#keys.engineLost(broken)
     this.#past = sumCounters([this.#past, totalsOf(lastCounters(broken))])
   }
 
@@ -89,8 +93,13 @@ export class EndpointMonitor implements Monitor {
         core,
         () => driver.now(),
         (handle) => driver.streams.remoteOf(handle),
+        (key) => driver.keys?.nameOf(key),
       ),
     )
+  }
+
+  keys(): ReturnType<KeyFigures['status']> {
+    return this.#keys.status()
   }
 
   contexts(): ContextSteps | undefined {

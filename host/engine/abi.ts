@@ -21,6 +21,8 @@ export const EVENT_SLOTS = 256
 export const SPAN_SLOTS = 64
 /** Size of the entropy block. */
 export const ENTROPY_BYTES = 65536
+/** Numbers of keys: 0 to 127. */
+export const KEY_NUMBERS = 128
 /** Size of the block at `io_ptr`. */
 export const IO_BYTES = 65536
 /** Longest service id, in bytes. */
@@ -163,19 +165,18 @@ export const Secret = {
   BYTES: 32,
 } as const
 
-/** Block at `key_ptr`: what `set_key` reads, and `key_info` writes; offsets in bytes. */
+/** Block of one key; offsets in bytes. */
 export const Key = {
   tag: 0,
   maxSessions: 16,
   sessions: 20,
-  age: 24,
-  opened: 32,
-  refused: 40,
-  received: 48,
-  sent: 56,
-  tcpRead: 64,
-  tcpWritten: 72,
-  BYTES: 80,
+  opened: 24,
+  refused: 32,
+  received: 40,
+  sent: 48,
+  tcpRead: 56,
+  tcpWritten: 64,
+  BYTES: 72,
 } as const
 
 /** Receive descriptor; offsets in u32 words. */
@@ -410,9 +411,9 @@ export interface CoreExports {
   add_rendezvous(now: number): number
   renew_nonce(): number
   key_ptr(): number
-  set_key(number: number): number
+  set_key(number: number, now: number): number
   find_key(ptr: number): number
-  key_info(number: number): number
+  key_age(number: number): number
   end_key(number: number, now: number): number
   probe_path(port: number, now: number): number
   path_moved(now: number): number
@@ -469,7 +470,7 @@ export const CALLS: readonly Exclude<keyof CoreExports, 'memory'>[] = [
   'tx_ptr', 'tx_slots', 'events_ptr', 'event_slots', 'io_ptr', 'io_capacity', 'spans_ptr', 'span_slots', 'peer_ptr',
   'stats_ptr', 'info_ptr', 'configure', 'entropy_filled', 'set_peer', 'rendezvous_ptr', 'local_ptr', 'service_ptr',
   'pongs_ptr', 'punched_ptr', 'set_rendezvous', 'add_rendezvous', 'renew_nonce', 'key_ptr', 'set_key', 'find_key',
-  'key_info', 'end_key', 'probe_path', 'path_moved', 'ping_peer', 'ping_address', 'poll_pongs', 'probe_sessions',
+  'key_age', 'end_key', 'probe_path', 'path_moved', 'ping_peer', 'ping_address', 'poll_pongs', 'probe_sessions',
   'handle_datagrams', 'handle_timeout', 'next_timeout', 'timeout_slack', 'receive_delay', 'refresh_gauges',
   'poll_transmit', 'poll_events', 'stream_open', 'stream_connected', 'stream_reserve', 'stream_limit_unsent',
   'stream_commit', 'stream_peek', 'stream_consume', 'stream_shutdown', 'stream_abort', 'stream_reset', 'echo_open',

@@ -91,6 +91,7 @@ export class Core {
   readonly entropyPtr: number
   readonly entropyCapacity: number
   readonly statsPtr: number
+  readonly keysPtr: number
   u8: Uint8Array<ArrayBuffer>
   u32: Uint32Array<ArrayBuffer>
   #buffer: ArrayBuffer
@@ -111,6 +112,7 @@ export class Core {
     this.entropyPtr = calls.entropy_ptr() >>> 0
     this.entropyCapacity = calls.entropy_capacity()
     this.statsPtr = calls.stats_ptr() >>> 0
+    this.keysPtr = calls.key_ptr() >>> 0
   }
 
   /** Recreates the views if memory has grown. */

@@ -4,9 +4,10 @@
  */
 
 import type { SocketAddress } from '../net/address.ts'
+import { ADDRESS_KEY_OFFSET } from '../net/address.ts'
 import { AddressCache } from '../net/address-cache.ts'
 import type { Clock, UdpSocket } from '../runtime.ts'
-import { RENDEZVOUS_OTHERS } from './abi.ts'
+import { Key as KeyBlock, RENDEZVOUS_OTHERS } from './abi.ts'
 import { ClockJump } from './clock-jump.ts'
 import { type Core, type CoreConfig, Info, NonceStrategy, TICKS_PER_MS } from './core.ts'
 import type { EndpointSecret } from './secret.ts'
@@ -19,6 +20,16 @@ export interface Announcement {
   /** Local address of our socket. */
   readonly local: SocketAddress
   readonly service: Uint8Array
+}
+
+/** A key as the engine knows it. */
+export interface KeySetting {
+  /** In the addresses of its peers. */
+  readonly number: number
+  /** What the tag of a nonce is computed with: 16 bytes. */
+  readonly tag: Uint8Array
+  /** Most sessions of its peers; 0 = no limit of its own. */
+  readonly maxSessions: number
 }
 
 /** Whether an error is the engine's: a trap or a stack overflow. */
@@ -34,6 +45,8 @@ export class Engine {
   /** Client: destination of new sessions. */
   peer: SocketAddress | undefined
   announcement: Announcement | undefined
+  /** The first one is that of new sessions of a client. */
+  keys: readonly KeySetting[] = []
   readonly #make: () => Core
   readonly #secret: EndpointSecret
   readonly #clock: Pick<Clock, 'monotonic' | 'wall'>
@@ -73,6 +86,7 @@ export class Engine {
     core.fillEntropy()
     if (first !== undefined) core.writeSecret(first)
     core.configure(this.#possible(config), this.now())
+    this.#writeKeys()
     if (config.nonceStrategy !== NonceStrategy.COUNTER) return
     for (const block of later) this.#renew(block)
   }
@@ -113,6 +127,23 @@ export class Engine {
     return this.#canSearch ? config : { ...config, searchMtu: 0 }
   }
 
+  /** Tells the engine the keys, and under which one a client opens sessions. */
+  tellKeys(): void {
+    this.#writeKeys()
+    if (this.peer !== undefined) this.tellPeer()
+  }
+
+  #writeKeys(): void {
+    const { core, keys } = this
+    core.refresh()
+    for (const { number, tag, maxSessions } of keys) {
+      const at = core.keysPtr + number * KeyBlock.BYTES
+      core.u8.set(tag, at + KeyBlock.tag)
+      core.u32[(at + KeyBlock.maxSessions) >>> 2] = maxSessions
+      core.calls.set_key(number, this.now())
+    }
+  }
+
   tellPeer(): void {
     this.#writePeer(this.peer)
     this.core.calls.set_peer(this.now())
@@ -123,7 +154,10 @@ export class Engine {
     core.refresh()
     const word = core.calls.peer_ptr() >>> 2
     if (peer === undefined) core.u32.fill(0, word, word + 6)
-    else this.peers.write(peer, core.u32, word)
+    else {
+      this.peers.write(peer, core.u32, word)
+      core.u8[word * 4 + ADDRESS_KEY_OFFSET] = this.keys[0]?.number ?? 0
+    }
   }
 
   /**
@@ -167,6 +201,14 @@ export class Engine {
     if (core.calls.session_find(handle, this.now()) !== 0) return undefined
     core.refresh()
     return this.peers.read(core.u32, (core.calls.info_ptr() + Info.address) >>> 2)
+  }
+
+  /** Number of the key of a session. Scans all sessions. */
+  keyOf(handle: number): number {
+    const { core } = this
+    if (core.calls.session_find(handle, this.now()) !== 0) return 0
+    core.refresh()
+    return core.u8[(core.calls.info_ptr() >>> 0) + Info.address + ADDRESS_KEY_OFFSET] ?? 0
   }
 
   /** conv of a session, 0 if it is gone. Scans all sessions. */

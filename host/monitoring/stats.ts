@@ -17,7 +17,7 @@ import {
   TICKS_PER_MS,
 } from '../engine/core.ts'
 import { formatBytes, formatConv, formatDuration, formatServerTime } from '../format.ts'
-import { formatAddress, readRecord, type SocketAddress } from '../net/address.ts'
+import { ADDRESS_KEY_OFFSET, formatAddress, readRecord, type SocketAddress } from '../net/address.ts'
 import { type ContextSteps, renderContexts } from '../transport/obfs/context-stats.ts'
 import type { KeyStatus } from './source.ts'
 
@@ -147,13 +147,13 @@ export function lastCounters(core: Core): Counters {
  * Reads all sessions, `SLOTS_PER_STEP` slots of the table per step.
  * @param now returns ticks
  * @param tcpOf returns the other end of the TCP connection of a stream
- * @param userOf returns the name of the key of a session, if there are several
+ * @param userOf returns the name of the key with a number, if there are several
  */
 export function* readSessions(
   core: Core,
   now: () => number,
   tcpOf: (handle: number) => string | undefined = () => undefined,
-  userOf: (handle: number) => string | undefined = () => undefined,
+  userOf: (key: number) => string | undefined = () => undefined,
 ): Generator<readonly SessionStats[], void, undefined> {
   // the table may grow between steps
   for (let slot = 0; slot < core.calls.session_slots(); ) {
@@ -172,7 +172,7 @@ function readSession(
   slot: number,
   now: number,
   tcpOf: (handle: number) => string | undefined,
-  userOf: (handle: number) => string | undefined,
+  userOf: (key: number) => string | undefined,
 ): SessionStats | undefined {
   const handle = core.calls.session_info(slot, now)
   if (handle <= 0) return undefined
@@ -190,7 +190,7 @@ function readSession(
     conv: u32(Info.conv),
     state,
     peer,
-    user: userOf(handle),
+    user: userOf(info.getUint8(Info.address + ADDRESS_KEY_OFFSET)),
     tcp: waiting ? undefined : tcpOf(handle),
     age: u32(Info.age),
     idle: u32(Info.idle),

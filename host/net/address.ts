@@ -18,6 +18,10 @@ export interface SocketAddress {
 
 /** Size of the engine's address record in bytes. */
 export const ADDRESS_RECORD_BYTES = 24
+/** Offset of the number of the peer's key in the record: the top byte of the word with the scope id. */
+export const ADDRESS_KEY_OFFSET = 7
+/** Scope ids are interface indexes, which are small. */
+const SCOPE_MASK = 0xffffff
 
 /** Longest `host:port`, in bytes of UTF-8. */
 const TEXT_MAX_BYTES = 261
@@ -324,7 +328,7 @@ export function sameAddress(a: SocketAddress, b: SocketAddress): boolean {
 }
 
 /**
- * Writes the 24-byte address record of abi.md at `offset`. Does not allocate, but parses text: cache the record of a
+ * Writes the 24-byte address record of abi.md at `offset`, with key 0. Does not allocate, but parses text: cache the record of a
  * frequent address.
  * @throws RangeError if `address.address` is not an IP literal of its family
  */
@@ -343,11 +347,10 @@ export function writeRecord(address: SocketAddress, bytes: Uint8Array, offset: n
   bytes[offset + 4] = scope & 0xff
   bytes[offset + 5] = (scope >>> 8) & 0xff
   bytes[offset + 6] = (scope >>> 16) & 0xff
-  bytes[offset + 7] = scope >>> 24
 }
 
 /**
- * Reads a 24-byte address record.
+ * Reads a 24-byte address record, whatever its key.
  * @returns undefined for a family other than 4 and 6 (no address)
  */
 export function readRecord(bytes: Uint8Array, offset: number): SocketAddress | undefined {
@@ -358,7 +361,7 @@ export function readRecord(bytes: Uint8Array, offset: number): SocketAddress | u
   }
   const ip = offset + RECORD_IP_OFFSET
   const address = family === 4 ? ipv4Text(bytes, ip) : ipv6Text(bytes, ip)
-  const found = { family, address, port: view.getUint16(2, true), scope: view.getUint32(4, true) } as const
+  const found = { family, address, port: view.getUint16(2, true), scope: view.getUint32(4, true) & SCOPE_MASK } as const
   const local = view.getUint8(1)
   return local === 0 ? found : { ...found, local }
 }

@@ -125,7 +125,7 @@ export async function bench(
   const driver = new Driver({
     runtime,
     engine,
-    aead: undefined,
+    keys: undefined,
     log,
     dial: dialTo(runtime, loopback(80)),
     onResolve: () => {},

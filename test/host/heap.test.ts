@@ -11,6 +11,7 @@ import * as assert from 'uvu/assert'
 import { parseConfig } from '../../host/config/load.ts'
 import { openAead, type RuntimeCrypto } from '../../host/crypto/open.ts'
 import { Driver } from '../../host/driver/driver.ts'
+import { KeyRing } from '../../host/driver/key-ring.ts'
 import { coreConfig } from '../../host/engine/config-block.ts'
 import { Core, instantiate } from '../../host/engine/core.ts'
 import { Engine } from '../../host/engine/engine.ts'
@@ -255,7 +256,7 @@ async function tunnel(crypto: RuntimeCrypto) {
     const driver = new Driver({
       runtime,
       engine: new Engine(() => new Core(instantiate()), new EndpointSecret(), runtime.clock),
-      aead,
+      keys: new KeyRing([{ name: '', maxSessions: 0, notAfter: undefined, aead }], () => runtime.clock.monotonic()),
       log,
       dial: dialTo(runtime, loopback(80)),
       onResolve: () => {},

@@ -1,7 +1,7 @@
 /** Determines which changes a reload applies. */
 
 import { StartError } from '../errors.ts'
-import { type Config, MODE_SERVER } from './config.ts'
+import { type Config, MODE_CLIENT, MODE_RENDEZVOUS, MODE_SERVER } from './config.ts'
 
 /** Keys that are only read at startup. */
 const FIXED_KEYS = ['http_listen', 'method', 'psk', 'password', 'obfs', 'user', 'native', 'workers'] as const
@@ -18,11 +18,15 @@ const CLIENT_SOCKET = ['listen', 'listen_mode', 'udp_listen'] as const
 export function keepFixed(old: Config, fresh: Config): { readonly config: Config; readonly kept: readonly string[] } {
   if (((old.udp_listen ?? old.udp_connect) === undefined) !== ((fresh.udp_listen ?? fresh.udp_connect) === undefined))
     throw new StartError('a change between TCP and UDP (listen, connect, udp_listen, udp_connect) needs a restart')
-  const hasKeys = old.keys.length + fresh.keys.length > 0
+  // a rendezvous server knows its peers by one key
+  const isDirect = (old.mode & MODE_RENDEZVOUS) === 0 && (old.mode & (MODE_SERVER | MODE_CLIENT)) !== 0
+  const hasKeys = isDirect && old.keys.length + fresh.keys.length > 0
   const kept: string[] = FIXED_KEYS.filter((key) => old[key] !== fresh[key] && !(hasKeys && ONE_KEY.includes(key)))
+  if (!isDirect && JSON.stringify(old.keys) !== JSON.stringify(fresh.keys)) kept.push('keys')
   if (old.tcp.reuseport !== fresh.tcp.reuseport) kept.push('tcp.reuseport')
   const { http_listen, method, obfs, user, native, workers } = old
   const { psk, password } = hasKeys ? fresh : old
+  const keys = isDirect ? fresh.keys : old.keys
   // with several workers the first process opens the socket, at startup only
   const isServer = (old.mode & MODE_SERVER) !== 0
   const shared = workers === 1 ? [] : isServer ? SERVER_SOCKET : CLIENT_SOCKET
@@ -37,7 +41,22 @@ export function keepFixed(old: Config, fresh: Config): { readonly config: Config
   const peers = isGroupNew ? { kcp_connect: old.kcp_connect, servers: old.servers } : {}
   const tcp = { ...fresh.tcp, reuseport: old.tcp.reuseport }
   return {
-    config: { ...fresh, http_listen, method, psk, password, obfs, user, native, workers, tcp, ...stays, ...peers, udp },
+    config: {
+      ...fresh,
+      http_listen,
+      method,
+      psk,
+      password,
+      keys,
+      obfs,
+      user,
+      native,
+      workers,
+      tcp,
+      ...stays,
+      ...peers,
+      udp,
+    },
     kept,
   }
 }

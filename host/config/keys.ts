@@ -1,7 +1,7 @@
 /** Rules about the entries of `keys`, and until when one counts. */
 
 import { ConfigError, HIDDEN, quote } from '../errors.ts'
-import { type Config, type KeyConfig, MODE_CLIENT } from './config.ts'
+import { type Config, type KeyConfig, MODE_CLIENT, MODE_RENDEZVOUS, MODE_SERVER } from './config.ts'
 import schema from './schema.json' with { type: 'json' }
 
 /** The most entries. */
@@ -77,8 +77,11 @@ function checkEntry({ name, psk, password, not_after }: KeyConfig, path: string)
 }
 
 /** @throws ConfigError for the first rule that is broken */
-export function checkKeys({ keys, psk, password }: Config): void {
+export function checkKeys({ keys, psk, password, mode }: Config): void {
   if (keys.length === 0) return
+  const isDirect = (mode & MODE_RENDEZVOUS) === 0 && (mode & (MODE_SERVER | MODE_CLIENT)) !== 0
+  if (keys.length > 1 && !isDirect)
+    throw new ConfigError('keys', '[...]', 'several keys are for servers and clients without a rendezvous server')
   const other = psk !== undefined ? 'psk' : password !== undefined ? 'password' : undefined
   if (other !== undefined)
     throw new ConfigError('keys', '[...]', `conflicts with ${other}: make it one of the keys, under a name`)

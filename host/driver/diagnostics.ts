@@ -37,6 +37,8 @@ export interface HostCounters {
   /** ICMP or routing reported that the peer is unreachable. */
   udp_unreachable: number
   udp_other_errors: number
+  /** Several keys: datagrams for which none was searched, because that is limited (key-ring.ts). */
+  key_searches_dropped: number
   /** Each trap resets all streams and replaces the engine. */
   engine_traps: number
   /** UDP forwarding: flows that are open now, were opened, and were refused with their datagram. */
@@ -70,6 +72,7 @@ export const NO_HOST_COUNTERS: Readonly<HostCounters> = {
   udp_too_long: 0,
   udp_unreachable: 0,
   udp_other_errors: 0,
+  key_searches_dropped: 0,
   engine_traps: 0,
   flows: 0,
   flows_opened: 0,

@@ -80,6 +80,7 @@ export class Driver
     const hasHeard = (): boolean => this.receivedAge() !== undefined
     this.peerLog = new PeerLog({ log, clock: runtime.clock, ping: () => this.pingPeer(), hasHeard })
     this.diagnostics = new Diagnostics(engine.core, log, keys !== undefined, clock, this.peerLog)
+    if (keys !== undefined) keys.counters = this.diagnostics.counters
     this.streams = new StreamTable(this, (dialling, handle) => options.dial(dialling, handle))
     this.#receiver = new Receiver(this, keys, engine.peers)
     this.#held = new HeldReceive(this.#receiver)

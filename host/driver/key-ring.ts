@@ -7,6 +7,7 @@ import type { Aead } from '../crypto/aead.ts'
 import { type Core, KEY_NUMBERS, Rx, Tx } from '../engine/core.ts'
 import type { KeySetting } from '../engine/engine.ts'
 import { ADDRESS_KEY_OFFSET } from '../net/address.ts'
+import type { HostCounters } from './diagnostics.ts'
 import { KnownKeys } from './known-keys.ts'
 import { SearchBudget } from './search-budget.ts'
 
@@ -53,8 +54,8 @@ export class KeyRing {
   #known: KnownKeys | undefined
   #budget: SearchBudget | undefined
   readonly #now: () => number
-  /** Datagrams for which no key was searched, because that would have cost too much. */
-  unsearched = 0
+  /** Counts datagrams for which no key was searched, because that would have cost too much. */
+  counters: Pick<HostCounters, 'key_searches_dropped'> = { key_searches_dropped: 0 }
 
   /**
    * Takes the ciphers over: `wipe` wipes them.
@@ -177,7 +178,7 @@ export class KeyRing {
 
   #tryAll(data: Uint8Array, core: Core, at: number, known: number): number {
     if (this.#budget?.take(core.u32, at + Rx.address, this.#keys.length, this.#now()) !== true) {
-      this.unsearched++
+      this.counters.key_searches_dropped++
       return -1
     }
     for (const { number } of this.#keys) {

@@ -174,6 +174,7 @@ const FAMILIES: readonly Family[] = [
     ],
   },
   counter('proxy_header_errors', 'proxy_header_errors', 'Connections reset for want of a valid PROXY header.'),
+  counter('key_searches_dropped', 'key_searches_dropped', 'Datagrams whose key was not searched, to save time.'),
   counter('engine_traps', 'engine_traps', 'Engine traps; each resets all streams.'),
   {
     name: 'udp_errors',

@@ -26,6 +26,7 @@ const HOST = {
   udp_too_long: 1007,
   udp_unreachable: 1008,
   udp_other_errors: 1009,
+  key_searches_dropped: 0,
   engine_traps: 1010,
   flows: 1011,
   flows_opened: 1012,

@@ -51,7 +51,7 @@ import {
   sameRemote,
 } from '../packet/address'
 import { tagBytes } from '../packet/datagram'
-import { forgetKey, isKeyFull } from '../packet/keys'
+import { forgetKey } from '../packet/keys'
 import { evictIdleOf, isRecent, joinRemote, Remote } from '../packet/remote'
 import { datagramFilter, rememberedSince } from '../packet/replay'
 import { queueEcho } from '../session/echo'
@@ -204,7 +204,7 @@ export function acceptSession(at: usize, len: u32, conv: Conv, address: usize, n
     return null
   }
   let s: Session | null = null
-  if (!isKeyFull(keyOf(address)) && hasRoomForPeer(now)) s = sessionOf(insert(address, conv))
+  if (hasRoomForPeer(keyOf(address), now)) s = sessionOf(insert(address, conv))
   if (!s) {
     count(SESSIONS_REFUSED)
     return null

@@ -6,7 +6,10 @@
 import { CONFIG_MAX_HALF_OPEN, TICKS_PER_SECOND } from '../abi'
 import { waitSnd } from '../kcp/conversation'
 import { areStreamsInNeed, areStreamsLimited } from '../memory/slab'
+import { keyOf } from '../packet/address'
+import { countRefused, isKeyFull } from '../packet/keys'
 import {
+  addressOf,
   EOF_PENDING,
   halfOpenCount,
   has,
@@ -28,8 +31,11 @@ import { evict, reschedule } from './schedule'
 
 /** Limit of sessions of a list that are visited for one to end. */
 const MAX_VISITS: u32 = 64
+/** The same for a session of one key that is full: those of other keys are passed over. */
+const MAX_KEY_VISITS: u32 = 1024
 /** Half-open sessions that a server keeps even if memory is scarce. */
 const MAX_AWAITING_SCARCE: u32 = 32
+const ANY_KEY: u32 = u32.MAX_VALUE
 /** Life of a session that waits for DIAL which none takes from it: time for a few round trips. */
 const AWAIT_TICKS: Ticks = TICKS_PER_SECOND
 
@@ -38,9 +44,16 @@ export function hasRoom(now: Ticks): bool {
   return !isHalfOpenFull() && makeRoom(now)
 }
 
-/** @returns true if there is room for a session that a peer opens */
-export function hasRoomForPeer(now: Ticks): bool {
-  if (isCrowded()) evictAwaiting(now)
+/** @returns true if there is room for a session that a peer with this key opens */
+export function hasRoomForPeer(key: u32, now: Ticks): bool {
+  if (isKeyFull(key)) {
+    evictAwaiting(key, MAX_KEY_VISITS, now)
+    if (isKeyFull(key)) {
+      countRefused(key)
+      return false
+    }
+  }
+  if (isCrowded()) evictAwaiting(ANY_KEY, MAX_VISITS, now)
   return !isHalfOpenFull() && !isMemoryKept() && makeRoom(now)
 }
 
@@ -81,12 +94,13 @@ function isMemoryKept(): bool {
 /**
  * Ends the session that has waited for DIAL longest: its peer may never answer, as that of a replayed first flight, and
  * the new one may be served after a round trip. One that is genuine is opened again by its next datagram, or reset.
+ * @param key whose session it is, or ANY_KEY
  */
-function evictAwaiting(now: Ticks): void {
+function evictAwaiting(key: u32, visits: u32, now: Ticks): void {
   let s = oldestAwaiting()
-  for (let i: u32 = 0; i < MAX_VISITS && s; i++) {
+  for (let i: u32 = 0; i < visits && s; i++) {
     if (now - s.created < AWAIT_TICKS) return
-    if (!has(s, IN_READY | IN_DIRTY | IN_EVENTS)) {
+    if ((key == ANY_KEY || keyOf(addressOf(s)) == key) && !has(s, IN_READY | IN_DIRTY | IN_EVENTS)) {
       evict(s, now)
       count(SESSIONS_EVICTED)
       return

@@ -112,12 +112,15 @@ function add(key: u32, field: usize, n: u64): void {
   store<u64>(at, load<u64>(at) + n)
 }
 
-/** @returns true if peers with this key may not have a further session, which is counted then */
+/** @returns true if peers with this key may not have a further session */
 export function isKeyFull(key: u32): bool {
   const most = load<u32>(blockOf(key), KEY_MAX_SESSIONS)
-  if (most == 0 || load<u32>(blockOf(key), KEY_SESSIONS) < most) return false
+  return most != 0 && load<u32>(blockOf(key), KEY_SESSIONS) >= most
+}
+
+/** A session was refused because the key is full. */
+export function countRefused(key: u32): void {
   add(key, KEY_REFUSED, 1)
-  return true
 }
 
 /** An authentic datagram arrived. */

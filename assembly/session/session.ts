@@ -196,8 +196,9 @@ export function nextOf(s: Session): Session | null {
   return changetype<Session | null>(s.younger)
 }
 
+/** @returns true for a session that counts for its key: one in LINGER is over for TCP */
 function isOpen(state: u32): bool {
-  return state != 0 && state != TIME_WAIT
+  return state == CONNECT || state == ESTABLISHED
 }
 
 /** Changes the state and the gauges of states. */

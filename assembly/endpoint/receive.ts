@@ -127,8 +127,10 @@ export function receive(slots: u32, now: Ticks): i32 {
   const n = min(slots, RX_SLOTS)
   for (let i: u32 = 0; i < n; i++) prepare(i)
   for (let i: u32 = 0; i < n; i++) {
-    setProbing((load<u32>(rxSlot(i), RX_FLAGS) & RX_PROBE) != 0)
+    const slot = rxSlot(i)
+    setProbing((load<u32>(slot, RX_FLAGS) & RX_PROBE) != 0)
     if (onDatagram(i, now)) accepted++
+    else store<u32>(slot, load<u32>(slot, RX_FLAGS) & ~RX_OPENED, RX_FLAGS)
   }
   setProbing(false)
   processDirty(now)

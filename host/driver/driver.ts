@@ -264,15 +264,15 @@ export class Driver
     const ended = ring.change(fresh)
     this.#engine.keys = ring.keys
     this.run(() => this.#engine.tellKeys())
-    for (const { number } of ended) {
+    for (const key of ended) {
       let left = 0
       do {
         left = 0
         this.run(() => {
-          left = this.core.calls.end_key(number, this.now())
+          left = this.core.calls.end_key(key.number, this.now())
         })
       } while (left > 0)
-      ring.drop(number)
+      ring.drop(key)
     }
     return ended
   }

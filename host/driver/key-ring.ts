@@ -3,7 +3,8 @@
  * them and finds the one of a datagram. A key has a number, which the engine knows its peers by.
  */
 
-import type { Aead } from '../crypto/aead.ts'
+import { type Aead, START_BYTES } from '../crypto/aead.ts'
+import { isPlausible } from '../crypto/plausible.ts'
 import { type Core, KEY_NUMBERS, Rx, Tx } from '../engine/core.ts'
 import type { KeySetting } from '../engine/engine.ts'
 import { ADDRESS_KEY_OFFSET } from '../net/address.ts'
@@ -54,6 +55,10 @@ export class KeyRing {
   #known: KnownKeys | undefined
   #budget: SearchBudget | undefined
   readonly #now: () => number
+  /** The start of a datagram, decrypted under one key. */
+  readonly #start = new Uint8Array(START_BYTES)
+  /** Receive descriptors whose key was searched and found since the last `handled`. */
+  readonly #found: number[] = []
   /** Counts datagrams for which no key was searched, because that would have cost too much. */
   counters: Pick<HostCounters, 'key_searches_dropped'> = { key_searches_dropped: 0 }
 
@@ -107,9 +112,10 @@ export class KeyRing {
   }
 
   /** The sessions of a key have ended: wipes it. */
-  drop(number: number): void {
+  drop({ number, tag }: Key): void {
     this.#aeads[number]?.wipe()
     this.#aeads[number] = undefined
+    tag.fill(0)
     this.#known?.forget(number)
   }
 
@@ -161,10 +167,18 @@ export class KeyRing {
     if (known >= 0 && this.#openUnder(known, data, core, at) >= 0) return known
     const named = this.#namedKey(data, core, at)
     // who copies the nonce of another user gets no further trials for it
-    const found =
-      named >= 0 ? (named === known ? -1 : this.#openUnder(named, data, core, at)) : this.#tryAll(data, core, at, known)
-    if (found >= 0) this.#known?.add(core.u32, at + Rx.address, found)
+    const isCopied = named >= 0 && named === known
+    const found = isCopied ? -1 : named >= 0 ? this.#openUnder(named, data, core, at) : this.#tryAll(data, core, at)
+    if (found >= 0) this.#found.push(at)
     return found
+  }
+
+  /** The engine has handled the datagrams: keeps the addresses of those that it accepted. */
+  handled({ u32 }: Core): void {
+    if (this.#found.length === 0) return
+    for (const at of this.#found)
+      if (((u32[at + Rx.flags] ?? 0) & Rx.OPENED) !== 0) this.#known?.add(u32, at + Rx.address)
+    this.#found.length = 0
   }
 
   /** @returns the number of the key that the nonce names, -1 if it names none */
@@ -176,16 +190,20 @@ export class KeyRing {
     return core.calls.find_key(ptr)
   }
 
-  #tryAll(data: Uint8Array, core: Core, at: number, known: number): number {
-    if (this.#budget?.take(core.u32, at + Rx.address, this.#keys.length, this.#now()) !== true) {
+  #tryAll(data: Uint8Array, core: Core, at: number): number {
+    const now = this.#now()
+    if (this.#budget?.take(core.u32, at + Rx.address, now) !== true) {
       this.counters.key_searches_dropped++
       return -1
     }
-    for (const { number } of this.#keys) {
-      if (number === known) continue
-      if (this.#openUnder(number, data, core, at) >= 0) return number
+    let found = -1
+    for (const { number, aead } of this.#keys) {
+      if (!isPlausible(this.#start, aead.peek(data, data.length, this.#start))) continue
+      found = this.#openUnder(number, data, core, at)
+      if (found >= 0) break
     }
-    return -1
+    this.#budget.spend(this.#now() - now)
+    return found
   }
 
   /** Overwrites all keys. */

@@ -78,6 +78,7 @@ export class Receiver {
     const { core, diagnostics } = this.#host
     const accepted = core.calls.handle_datagrams(count, this.#host.now())
     core.refresh()
+    this.#keys?.handled(core)
     if (accepted < count) diagnostics.dropped(this.#failedFrom, this.#lastFrom)
     this.#failedFrom = undefined
   }

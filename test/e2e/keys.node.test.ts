@@ -2,88 +2,26 @@
 /** Several keys at a server: users with a key each, kcptun-libev among them, and what a reload changes for whom. */
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
+import {
+  ALICE,
+  assertEcho,
+  BOB,
+  CAROL,
+  connect,
+  figuresOf,
+  keyOf,
+  MIB,
+  reload,
+  Setting,
+  TIMEOUT_MS,
+} from '../../testkit/key-setting.ts'
 import { MIXED_PAIRS } from '../../testkit/pairs.ts'
-import { freePort, httpGet, libevPath, type Program, type Running, start } from '../../testkit/process.ts'
-import { dial, echoTarget, patternDigest, type TcpEnd } from '../../testkit/tcp.ts'
+import { libevPath, type Program, type Running } from '../../testkit/process.ts'
+import { patternDigest } from '../../testkit/tcp.ts'
 import { waitFor, within } from '../../testkit/wait.ts'
 import { skip } from '../skip.ts'
 
-const MIB = 1024 * 1024
 const TRANSFER_BYTES = 32 * MIB
-const TIMEOUT_MS = 60_000
-const RELOADED = 'config successfully reloaded'
-
-const keyOf = (letter: string): string => Buffer.alloc(32, letter).toString('base64')
-const ALICE = { name: 'alice', psk: keyOf('a') }
-const BOB = { name: 'bob', psk: keyOf('b') }
-const CAROL = { name: 'carol', psk: keyOf('c') }
-
-interface KeyFigures {
-  readonly name: string
-  readonly sessions: number
-  readonly sessions_opened: number
-  readonly sessions_refused: number
-  readonly tcp_written_bytes: number
-}
-
-async function figuresOf(server: Running): Promise<Map<string, KeyFigures>> {
-  const stats = JSON.parse(await httpGet(`http://${server.config['http_listen']}/stats.json`)) as {
-    readonly keys: readonly KeyFigures[]
-  }
-  return new Map(stats.keys.map((key) => [key.name, key]))
-}
-
-async function reload(end: Running, change: Parameters<Running['reload']>[0]): Promise<void> {
-  const count = (): number => end.log().split(RELOADED).length
-  const before = count()
-  end.reload(change)
-  await waitFor('the reload', () => count() > before, 20_000, end.log)
-}
-
-/** A server, its echo target, and clients of it. */
-class Setting {
-  readonly #ends: Running[] = []
-  readonly #close: () => Promise<unknown>
-  readonly server: Running
-  readonly #method: string
-
-  private constructor(server: Running, method: string, close: () => Promise<unknown>) {
-    this.server = server
-    this.#method = method
-    this.#close = close
-  }
-
-  static async open(program: Program, method: string, keys: object): Promise<Setting> {
-    const target = await echoTarget()
-    const kcp_bind = `127.0.0.1:${await freePort()}`
-    const server = await start(program, { method, kcp_bind, connect: target.address, ...keys })
-    return new Setting(server, method, () => target.close())
-  }
-
-  async client(program: Program, keys: object, more: object = {}): Promise<Running> {
-    const listen = `127.0.0.1:${await freePort()}`
-    const kcp_connect = String(this.server.config['kcp_bind'])
-    const end = await start(program, { method: this.#method, listen, kcp_connect, ...keys, ...more })
-    this.#ends.push(end)
-    return end
-  }
-
-  async close(): Promise<void> {
-    for (const end of [...this.#ends, this.server]) await end.stop('SIGKILL')
-    await this.#close()
-  }
-}
-
-const connect = (client: Running): Promise<TcpEnd> =>
-  dial('127.0.0.1', Number(String(client.config['listen']).split(':')[1]))
-
-async function assertEcho(app: TcpEnd, bytes: number, what: string): Promise<void> {
-  const wanted = app.received + bytes
-  const poured = app.pour(bytes, 1)
-  await waitFor(`${what}: the echo`, () => app.received >= wanted || app.ended, TIMEOUT_MS)
-  assert.is(app.received, wanted, what)
-  await poured
-}
 
 const test = suite('keys')
 

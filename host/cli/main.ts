@@ -14,6 +14,7 @@ import { messageOf } from '../errors.ts'
 import { LOG_LEVEL_DEFAULT, Log, type Print } from '../log/log.ts'
 import { LogOutput } from '../log/log-output.ts'
 import { openSyslog, type SyslogWriter } from '../log/syslog.ts'
+import type { ReloadRequest } from '../monitoring/source.ts'
 import type { OperatingSystem, Runtime } from '../runtime.ts'
 import { startService } from '../servers/start.ts'
 import { DaemonChild, launchDaemon } from '../service/daemon.ts'
@@ -153,6 +154,7 @@ function openSyslogOf(os: OperatingSystem | undefined, now: () => Date): SyslogW
 interface Service {
   readonly status: string
   onStatus: (status: string) => void
+  onReloadRequest: ReloadRequest | undefined
   /** Resolves when it has ended by itself, with a reason that is already logged. */
   readonly failed: Promise<Error>
   /** Starts workers, when root is not needed any more. */
@@ -288,7 +290,7 @@ async function run(
     }
     await service.start?.()
     service.onStatus = (status) => notifier.status(status)
-    reload = makeReload({
+    const reloadFile = makeReload({
       ...{ runtime, log, path: name, read, endpoint: service },
       checkLog: (next) => output.check(next.config.log ?? 'stdout'),
       async applyLog(next, content) {
@@ -298,6 +300,11 @@ async function run(
       onBegin: () => notifier.reloading(),
       onEnd: () => notifier.ready(service.status),
     })
+    reload = reloadFile
+    service.onReloadRequest = (by) => {
+      log.notice(`reload requested over HTTP by ${by}`)
+      return reloadFile()
+    }
     if (child !== undefined) log.detach()
     notifier.ready(service.status)
     child?.ready()

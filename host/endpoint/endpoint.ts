@@ -28,6 +28,7 @@ import { EndpointSecret, type SecretPart } from '../engine/secret.ts'
 import { watchSystem } from '../linux/system-watch.ts'
 import type { Log } from '../log/log.ts'
 import type { Monitoring } from '../monitoring/monitoring.ts'
+import type { ReloadRequest } from '../monitoring/source.ts'
 import { formatAddress, type SocketAddress } from '../net/address.ts'
 import type { Runtime, SocketOptions, TcpConnection, TcpHandlers, Watch } from '../runtime.ts'
 import { ObfsClient } from '../transport/obfs/client.ts'
@@ -84,6 +85,8 @@ export class Endpoint {
   readonly #http: Retry
   #status = ''
   #closed = false
+  /** Called by POST /reload. */
+  onReloadRequest: ReloadRequest | undefined
   /** Called when `status` changes. */
   onStatus: (status: string) => void = () => {}
   #started = false
@@ -427,7 +430,9 @@ export class Endpoint {
     if (this.#config.http_listen === undefined) return
     await this.monitor.record()
     const { openMonitoring } = await import('../monitoring/monitoring.ts')
-    const monitoring = await openMonitoring(this.#runtime, this.#config, this.#log, this.monitor)
+    const monitoring = await openMonitoring(this.#runtime, this.#config, this.#log, this.monitor, {
+      reload: (by) => this.onReloadRequest?.(by),
+    })
     if (this.#closed) monitoring?.close()
     else this.#monitoring = monitoring
   }

@@ -8,14 +8,16 @@ import { modeName } from '../config/rules.ts'
 import { parseFile } from '../config/tunnels.ts'
 import { ConfigError, messageOf } from '../errors.ts'
 import type { Log } from '../log/log.ts'
+import type { ReloadOutcome } from '../monitoring/source.ts'
 import type { Runtime } from '../runtime.ts'
 import { readRemedy } from '../service/identity.ts'
 import { checkAddresses } from '../transport/resolver.ts'
+import { reloadedOutcome } from './reload-outcome.ts'
 
 /** What runs: one tunnel, or those of a file with `tunnels`. */
 export type Reloadable =
   | { readonly config: Config; reload(config: Config): Promise<void> }
-  | { reloadAll(file: ConfigFile): Promise<void> }
+  | { readonly file: ConfigFile; reloadAll(file: ConfigFile): Promise<void> }
 
 export interface ReloadOptions {
   readonly runtime: Pick<Runtime, 'readFile' | 'os'>
@@ -35,31 +37,36 @@ export interface ReloadOptions {
 }
 
 /**
- * Makes the SIGHUP handler. Reloads run one at a time; a request during a reload causes one more after it.
+ * Makes what SIGHUP calls. Reloads run one at a time; all requests during a reload together cause one more after it.
  * @returns a function whose promise never rejects
  */
-export function makeReload(options: ReloadOptions): () => Promise<void> {
-  let running: Promise<void> | undefined
-  let again = false
-  const loop = async (): Promise<void> => {
-    while (again) {
-      again = false
-      options.onBegin?.()
-      await reloadOnce(options)
-      options.onEnd?.()
-    }
-    running = undefined
+export function makeReload(options: ReloadOptions): () => Promise<ReloadOutcome> {
+  let running: Promise<unknown> | undefined
+  let next: Promise<ReloadOutcome> | undefined
+  const once = async (): Promise<ReloadOutcome> => {
+    next = undefined
+    options.onBegin?.()
+    const outcome = await reloadOnce(options)
+    options.onEnd?.()
+    return outcome
   }
   return () => {
-    again = true
-    running ??= loop()
-    return running
+    if (next !== undefined) return next
+    const outcome = running === undefined ? once() : running.then(once)
+    if (running !== undefined) next = outcome
+    running = outcome
+    void outcome.then(() => {
+      if (running === outcome) running = undefined
+    })
+    return outcome
   }
 }
 
-async function reloadOnce({ runtime, log, path, read, endpoint, checkLog, applyLog }: ReloadOptions): Promise<void> {
+async function reloadOnce(options: ReloadOptions): Promise<ReloadOutcome> {
+  const { runtime, log, path, read, endpoint, checkLog, applyLog } = options
   log.notice(`reloading the configuration: ${path}`)
   try {
+    const before = fileOf(endpoint)
     const bytes = await (read?.() ?? runtime.readFile(path))
     const file = parseFile(bytes)
     await checkLog?.(file)
@@ -67,11 +74,18 @@ async function reloadOnce({ runtime, log, path, read, endpoint, checkLog, applyL
     else await reloadOne(endpoint, file)
     await applyLog(file, bytes)
     log.notice('config successfully reloaded')
+    return reloadedOutcome(before, fileOf(endpoint), file)
   } catch (error) {
     const remedy = readRemedy(error, runtime.os, path)
-    log.error(`reload failed, keeping the old configuration: ${messageOf(error)}${remedy}`)
+    const text = `reload failed, keeping the old configuration: ${messageOf(error)}${remedy}`
+    log.error(text)
+    return { outcome: 'refused', error: text, ...(error instanceof ConfigError && { key: error.key }) }
   }
 }
+
+/** What is in force. */
+const fileOf = (endpoint: Reloadable): ConfigFile =>
+  'file' in endpoint ? endpoint.file : { config: endpoint.config, tunnels: undefined }
 
 async function reloadOne(endpoint: Exclude<Reloadable, { reloadAll: unknown }>, file: ConfigFile): Promise<void> {
   const { config, tunnels } = file

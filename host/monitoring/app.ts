@@ -32,6 +32,8 @@ const TEXT_TYPE = 'text/plain; charset=utf-8'
 const JSON_TYPE = 'application/json'
 const HTML_TYPE = 'text/html; charset=utf-8'
 const EVENTS_TYPE = 'text/event-stream; charset=utf-8'
+/** Path of the only request that changes something. */
+const RELOAD = '/reload'
 /** Path that no target can have, for targets without a route. */
 const NO_ROUTE = '/\u0000'
 
@@ -71,6 +73,28 @@ function refuse({ headers }: Request, access: Access, source: HttpSource): Respo
   if (token !== undefined) return hasToken(headers.get('authorization'), token) ? undefined : errorPage(401)
   const named = access === 'strict' || (access === 'browsers' && maybeBrowser(headers))
   return named && !isOwnHost(headers.get('host'), source.listen) ? errorPage(421) : undefined
+}
+
+/** Access to what changes something: by the token alone, also where all else is open. @returns as `refuse` */
+function refuseControl({ headers, method }: Request, source: HttpSource): Response | undefined {
+  if (method !== 'POST') {
+    const answer = errorPage(405)
+    answer.headers.set('Allow', 'POST')
+    return answer
+  }
+  const token = source.token()
+  if (token === undefined)
+    return errorPage(403, 'This needs a token: set http_token in the configuration of this server.')
+  return hasToken(headers.get('authorization'), token) ? undefined : errorPage(401)
+}
+
+/** Reloads the configuration, which may take longer than a connection otherwise lives. */
+async function reload({ env }: Context<HttpEnv>, source: HttpSource): Promise<Response> {
+  env.connection?.hold()
+  const outcome = await source.reload?.(env.connection?.remote ?? 'an unknown address')
+  env.connection?.release?.()
+  if (outcome === undefined) return errorPage(503, 'The start is not complete, or this program has no reload.')
+  return page(`${JSON.stringify(outcome, null, 2)}\n`, JSON_TYPE, outcome.outcome === 'reloaded' ? 200 : 422)
 }
 
 /** The dashboard page. It contains no data and prompts for the token itself. */
@@ -280,13 +304,14 @@ export function createHttpApp(source: HttpSource, Router: typeof Hono): HttpApp 
     // nothing is fetched or computed before access is checked
     if (isForeign(raw.headers) && !(path === '/' && isNavigation(raw))) return errorPage(403)
     const access = ACCESS.get(path)
-    const refusal = access === undefined ? undefined : refuse(raw, access, source)
+    const refusal = path === RELOAD ? refuseControl(raw, source) : access && refuse(raw, access, source)
     if (refusal !== undefined) return refusal
     if (access !== undefined) await views.find(target)?.source.prepare?.(target)
     await next()
   })
   addPages(app, source, views)
   addFigures(app, source, views)
+  app.post(RELOAD, (context) => reload(context, source))
   app.notFound(() => errorPage(404))
   return {
     fetch: (request, env) => app.fetch(request, env),

@@ -15,7 +15,7 @@ import { BANNER_LINE, PROGRAM, VERSION } from '../version.ts'
 import { createHttpApp } from './app.ts'
 import type { HistoryRow } from './history.ts'
 import type { LinkStatus } from './live.ts'
-import type { HttpSource, TunnelSource } from './source.ts'
+import type { HttpSource, ReloadOutcome, TunnelSource } from './source.ts'
 import { type Health, NO_COUNTERS } from './stats.ts'
 import { overviewOf } from './stats-json.ts'
 
@@ -153,9 +153,16 @@ function sourceOfAll(runtime: Runtime, shown: () => Shown, tunnels: () => readon
   return { ...whole, live, tunnels: () => tunnels().map(own) }
 }
 
+/** What concerns the process as a whole. */
+export interface ProcessParts {
+  /** Several tunnels, of which the monitor is the sum. */
+  tunnels?(): readonly NamedMonitor[]
+  /** See HttpSource.reload. */
+  reload?(by: string): Promise<ReloadOutcome> | undefined
+}
+
 /**
  * Starts the server if `http_listen` is set.
- * @param tunnels several tunnels, of which `monitor` is the sum
  * @throws ConfigError, StartError
  */
 export async function openMonitoring(
@@ -163,14 +170,15 @@ export async function openMonitoring(
   startConfig: Config,
   log: Log,
   monitor: Monitor,
-  tunnels?: () => readonly NamedMonitor[],
+  { tunnels, reload }: ProcessParts = {},
 ): Promise<Monitoring | undefined> {
   let config = startConfig
   if (config.http_listen === undefined) return undefined
   const address = await resolveKey(runtime, 'http_listen', config.http_listen, 'bind')
   const { Hono } = await import('hono')
   const shown = (): Shown => ({ config, access: config, log, monitor, health: () => monitor.health() })
-  const source = tunnels ? sourceOfAll(runtime, shown, tunnels) : sourceOf(runtime, shown, modeName(config.mode))
+  const shownSource = tunnels ? sourceOfAll(runtime, shown, tunnels) : sourceOf(runtime, shown, modeName(config.mode))
+  const source = reload === undefined ? shownSource : { ...shownSource, reload }
   const app = createHttpApp(source, Hono)
   const server = await step(`http_listen: cannot listen on ${formatAddress(address)}`, () =>
     runtime.serveHttp(address, (request, target, connection) => app.fetch(request, { target, connection })),

@@ -24,9 +24,10 @@ const ERRORS = {
  */
 const NOT_FOR_OTHERS = { 'Cross-Origin-Resource-Policy': 'same-origin', 'X-Frame-Options': 'DENY' } as const
 
-/** An error page (protocol.md 11). */
-export function errorPage(status: keyof typeof ERRORS): Response {
-  const [title, sentence] = ERRORS[status]
+/** An error page (protocol.md 11). @param text in place of the usual one */
+export function errorPage(status: keyof typeof ERRORS, text?: string): Response {
+  const [title, usual] = ERRORS[status]
+  const sentence = text ?? usual
   const name = `${status} ${title}`
   const body = `<HTML><HEAD><TITLE>${name}</TITLE></HEAD>\n<BODY><H1>${name}</H1>\n${sentence}\n</BODY></HTML>\n`
   const headers = new Headers({ Connection: 'close', 'Content-Type': 'text/html', ...NOT_FOR_OTHERS })

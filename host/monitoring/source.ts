@@ -54,6 +54,36 @@ export interface KeyStatus {
   readonly not_after: string | null
 }
 
+/** What came of a reload; names of keys, no values. */
+export type ReloadOutcome =
+  | {
+      readonly outcome: 'reloaded'
+      /** Keys whose change is in force, dotted. */
+      readonly changed: readonly string[]
+      /** Keys whose change is ignored until a restart. */
+      readonly needs_restart: readonly string[]
+      /** With `tunnels`: those that are not as before. */
+      readonly tunnels?: readonly TunnelChange[]
+    }
+  | {
+      readonly outcome: 'refused'
+      /** As in the log. */
+      readonly error: string
+      /** Of a configuration error: the key that it names. */
+      readonly key?: string
+    }
+
+/** What a reload did to one of several tunnels. */
+export interface TunnelChange {
+  readonly tunnel: string
+  readonly change: 'opened' | 'changed' | 'closed'
+  /** Keys of one that was there before. */
+  readonly changed: readonly string[]
+}
+
+/** Does what SIGHUP does; never rejects. @param by address that asks */
+export type ReloadRequest = (by: string) => Promise<ReloadOutcome>
+
 /** Data source of the routes. */
 export interface HttpSource {
   readonly program: ProgramInfo
@@ -75,6 +105,8 @@ export interface HttpSource {
   readonly listen: string | undefined
   /** Current `http_token`. */
   token(): string | undefined
+  /** Reloads the configuration of the process; undefined: it cannot, or not yet. */
+  reload?(by: string): Promise<ReloadOutcome> | undefined
   /** If present, this source is the sum of these tunnels. */
   tunnels?(): readonly TunnelSource[]
   /** Data for the dashboard only. */

@@ -17,6 +17,7 @@ import { adopting, TcpSettings, type WorkerSocket } from '../endpoint/tcp-settin
 import { EndpointSecret } from '../engine/secret.ts'
 import type { Log } from '../log/log.ts'
 import type { Monitoring } from '../monitoring/monitoring.ts'
+import type { ReloadRequest } from '../monitoring/source.ts'
 import { formatAddress, type SocketAddress } from '../net/address.ts'
 import type { Runtime, TcpConnection, TcpHandlers, Timer } from '../runtime.ts'
 import { Retry } from '../transport/retry.ts'
@@ -42,6 +43,8 @@ export class ServerGroup implements AdmissionHost {
   readonly monitor: ServersMonitor
   /** Resolves with the error when an engine has trapped repeatedly. Everything is already closed then. */
   readonly failed: Promise<Error>
+  /** Called by POST /reload. */
+  onReloadRequest: ReloadRequest | undefined
   /** Called when `status` changes. */
   onStatus: (status: string) => void = () => {}
   readonly #log: Log
@@ -440,7 +443,9 @@ export class ServerGroup implements AdmissionHost {
     if (this.#config.http_listen === undefined) return
     await this.monitor.record()
     const { openMonitoring } = await import('../monitoring/monitoring.ts')
-    const monitoring = await openMonitoring(this.runtime, this.#config, this.#log, this.monitor)
+    const monitoring = await openMonitoring(this.runtime, this.#config, this.#log, this.monitor, {
+      reload: (by) => this.onReloadRequest?.(by),
+    })
     if (this.#closed) monitoring?.close()
     else this.#monitoring = monitoring
   }

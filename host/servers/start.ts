@@ -8,6 +8,7 @@ import { type EndpointHooks, startEndpoint } from '../endpoint/endpoint.ts'
 import type { WorkerSocket } from '../endpoint/tcp-settings.ts'
 import type { Log } from '../log/log.ts'
 import type { Monitor } from '../monitoring/monitoring.ts'
+import type { ReloadRequest } from '../monitoring/source.ts'
 import type { SocketAddress } from '../net/address.ts'
 import type { Runtime, TcpConnection, TcpHandlers } from '../runtime.ts'
 import { ipv6Warnings } from '../transport/resolver.ts'
@@ -29,6 +30,8 @@ export interface Service {
   /** Client: the UDP address that applications send to. */
   readonly datagrams: SocketAddress | undefined
   onStatus: (status: string) => void
+  /** Called by POST /reload. */
+  onReloadRequest: ReloadRequest | undefined
   /** Client: opens a session for a connection. @returns its handlers, or null to refuse it */
   accept(connection: TcpConnection): TcpHandlers | null
   /** Whether new connections wait for an answer of the peer, and since when it is silent, monotonic ms. */

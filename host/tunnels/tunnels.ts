@@ -11,6 +11,7 @@ import type { RuntimeCrypto } from '../crypto/open.ts'
 import { ConfigError, messageOf } from '../errors.ts'
 import type { Log } from '../log/log.ts'
 import type { Monitoring } from '../monitoring/monitoring.ts'
+import type { ReloadRequest } from '../monitoring/source.ts'
 import type { Runtime } from '../runtime.ts'
 import { type Identity, rightsWarnings } from '../service/identity.ts'
 import { Retry } from '../transport/retry.ts'
@@ -41,6 +42,8 @@ interface Step {
 export class Tunnels {
   /** Never resolves: a tunnel that fails is started again. */
   readonly failed: Promise<Error> = new Promise(() => {})
+  /** Called by POST /reload. */
+  onReloadRequest: ReloadRequest | undefined
   /** Called when `status` changes. */
   onStatus: (status: string) => void = () => {}
   readonly #host: TunnelHost
@@ -77,6 +80,12 @@ export class Tunnels {
   get status(): string {
     const parts = this.#list.map(({ name, status }) => (status === '' ? '' : `${name}: ${status}`))
     return [...parts, this.#http.failure ?? ''].filter((text) => text !== '').join('; ')
+  }
+
+  /** What is in force. */
+  get file(): ConfigFile {
+    const fixed = Object.fromEntries(FIXED.map((key) => [key, this.#atStart[key]]))
+    return { config: { ...this.#config, ...fixed }, tunnels: this.#list.map(({ config }) => config) }
   }
 
   /**
@@ -164,7 +173,10 @@ export class Tunnels {
     const { runtime, log } = this.#host
     if (this.#config.http_listen === undefined) return
     const { openMonitoring } = await import('../monitoring/monitoring.ts')
-    const monitoring = await openMonitoring(runtime, this.#config, log, this.#monitor, () => this.#list)
+    const monitoring = await openMonitoring(runtime, this.#config, log, this.#monitor, {
+      tunnels: () => this.#list,
+      reload: (by) => this.onReloadRequest?.(by),
+    })
     if (this.#closed) monitoring?.close()
     else this.#monitoring = monitoring
   }

@@ -22,6 +22,7 @@ import { type Syscalls, syscallsOf } from '../linux/syscalls.ts'
 import { watchInterfaces } from '../linux/system-watch.ts'
 import type { Log } from '../log/log.ts'
 import type { Monitoring } from '../monitoring/monitoring.ts'
+import type { ReloadRequest } from '../monitoring/source.ts'
 import { formatAddress, type SocketAddress } from '../net/address.ts'
 import type { OperatingSystem, Runtime, Timer, Watch, WorkerCalls, WorkerProcess } from '../runtime.ts'
 import { ipv6Warnings } from '../transport/resolver.ts'
@@ -205,6 +206,8 @@ export class WorkerGroup {
   /** Opens the shared sockets. */
   readonly #sockets: Retry
   readonly #httpRetry: Retry
+  /** Called by POST /reload. */
+  onReloadRequest: ReloadRequest | undefined
   /** Called when `status` changes. */
   onStatus: (status: string) => void = () => {}
   #status = ''
@@ -317,7 +320,9 @@ export class WorkerGroup {
   async #openMonitoring(): Promise<void> {
     if (this.#config.http_listen === undefined) return
     const { openMonitoring } = await import('../monitoring/monitoring.ts')
-    const http = await openMonitoring(this.runtime, this.#config, this.log, this.stats)
+    const http = await openMonitoring(this.runtime, this.#config, this.log, this.stats, {
+      reload: (by) => this.onReloadRequest?.(by),
+    })
     if (this.#closed) http?.close()
     else this.#http = http
   }

@@ -133,7 +133,7 @@ export abstract class Program {
 /** A single endpoint. */
 export class EndpointProgram extends Program {
   #endpoint: Endpoint | undefined
-  #reload: (() => Promise<void>) | undefined
+  #reload: (() => Promise<unknown>) | undefined
   /** Traps injected into the endpoint that `checkTraps` saw last. */
   #injected = 0
   #watched: Endpoint | undefined
@@ -221,7 +221,7 @@ export class WorkersProgram extends Program {
   readonly #count: number
   readonly #port: number
   #group: WorkerGroup | undefined
-  #reload: (() => Promise<void>) | undefined
+  #reload: (() => Promise<unknown>) | undefined
   #children: { process: Process; runtime: SimulatedRuntime }[] = []
 
   /** @param port of the UDP socket that all share */

@@ -397,8 +397,11 @@ for (const variant of variants) {
 
 const GARBAGE_PACKETS = 20_000
 const GARBAGE_ROUNDS = 7
-/** Far below one object per packet, far above the memory that the runtime's compiler takes. */
-const GARBAGE_BYTES_PER_PACKET = 12
+/**
+ * Far below one object per packet, far above the memory that the runtime's compiler takes. Deno makes a number on the
+ * heap, 12 bytes, of some addresses that it passes to OpenSSL.
+ */
+const GARBAGE_BYTES_PER_PACKET = 'deno' in process.versions ? 40 : 12
 
 for (const variant of variants.filter(({ name }) => !name.endsWith('(node:crypto)'))) {
   const name = `${variant.name}: sealing, opening and peeking make no garbage`
@@ -427,8 +430,6 @@ async function packetLoop({ method, crypto }: Variant): Promise<(count: number) 
   const memory = new Uint8Array(new WebAssembly.Memory({ initial: 4 }).buffer)
   const received = new Uint8Array(1500)
   const start = new Uint8Array(START_BYTES)
-  // Deno makes an object of an address that it passes to OpenSSL, 10 to 20 bytes a packet
-  const peeks = !('deno' in process.versions && aead.provider.startsWith('OpenSSL'))
   const overhead = aead.tagBytes + aead.nonceBytes
   return (count) => {
     for (let i = 0; i < count; i++) {
@@ -441,7 +442,7 @@ async function packetLoop({ method, crypto }: Variant): Promise<(count: number) 
         continue
       }
       for (let j = 0; j < length + overhead; j++) received[j] = memory[at + j] ?? 0
-      if (peeks && aead.peek(received, length + overhead, start) !== length) throw new Error('not decrypted')
+      if (aead.peek(received, length + overhead, start) !== length) throw new Error('not decrypted')
       if (aead.openInto(received, length + overhead, memory, at) !== length) throw new Error('not opened')
     }
   }

@@ -397,10 +397,7 @@ for (const variant of variants) {
 
 const GARBAGE_PACKETS = 20_000
 const GARBAGE_ROUNDS = 7
-/**
- * Far below one object per packet, far above the memory that the runtime's compiler takes. Deno makes a number on the
- * heap, 12 bytes, of some addresses that it passes to OpenSSL.
- */
+/** Above what the runtime's compiler takes, below an object per packet; Deno makes objects of addresses for OpenSSL. */
 const GARBAGE_BYTES_PER_PACKET = 'deno' in process.versions ? 40 : 12
 
 for (const variant of variants.filter(({ name }) => !name.endsWith('(node:crypto)'))) {

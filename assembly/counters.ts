@@ -59,4 +59,6 @@ export const PATH_BYTES: u32 = 55
 export const SESSIONS_EVICTED: u32 = 56
 export const RATE_UP_HELD_MS: u32 = 57
 export const RATE_DOWN_HELD_MS: u32 = 58
-export const COUNTERS: u32 = 59
+export const RATE_UP_STREAMS: u32 = 59
+export const RATE_DOWN_STREAMS: u32 = 60
+export const COUNTERS: u32 = 61

@@ -15,7 +15,7 @@ const MIN_BURST_BYTES: i64 = 3000
  * While somebody waits, or did until recently, so much more is made up for: a host may wake late, and reads again from
  * TCP only in its next turn.
  */
-const CATCH_UP_TICKS: i64 = 100 * TICKS_PER_MS
+const CATCH_UP_TICKS: i64 = 250 * TICKS_PER_MS
 const HELD_TICKS: Ticks = 300 * TICKS_PER_MS
 /** A longer time fills any bucket, and its product with the highest rate fits. */
 const MAX_PASSED: Ticks = 1 << 25

@@ -14,14 +14,15 @@
 
 import { EVENT_READABLE, TICKS_PER_MS } from '../abi'
 import { latestTime, NEVER } from '../clock'
+import { segmentLimit } from '../kcp/options'
 import { setWindowLimit } from '../kcp/receive_window'
 import { appendEntry, List, unlinkEntry } from '../memory/list'
 import { alloc, allocUrgent, free } from '../memory/slab'
-import { add, RATE_DOWN_HELD_MS, RATE_UP_HELD_MS } from '../stats'
+import { add, RATE_DOWN_HELD_MS, RATE_DOWN_STREAMS, RATE_UP_HELD_MS, RATE_UP_STREAMS, set } from '../stats'
 import { Ticks } from '../units'
 import { Bucket, bucketDeadline, bytesIn, fillBucket, holds, refill, take } from './bucket'
 import { queueEvent } from './events'
-import { hasPayload } from './message'
+import { BARE_BYTES, hasPayload } from './message'
 import { Session, TCP_OPEN } from './session'
 import { wake } from './timer'
 
@@ -164,7 +165,13 @@ export function isDownloadLimited(): bool {
  * @returns bytes of `want` that may come from TCP now; if less than wanted, WRITABLE follows
  */
 export function mayCommit(s: Session, want: u32): u32 {
-  return allowance(s, up, want)
+  const allowed = allowance(s, up, want)
+  if (allowed >= want) return want
+  // as many segments as that fills, because what is committed is sent at once
+  const size = segmentLimit(s)
+  const segments = (allowed + BARE_BYTES) / size
+  if (segments != 0) return segments * size - BARE_BYTES
+  return isCommitHeld(s) ? 0 : allowed
 }
 
 /** @returns bytes of `want` that may go to TCP now; if less than wanted and all are used, READABLE follows */
@@ -267,6 +274,7 @@ function grant(lane: Lane, d: Direction, bytes: u32): void {
     d.round++
     d.active = d.served
     d.served = 0
+    set(d.isDown ? RATE_DOWN_STREAMS : RATE_UP_STREAMS, d.active)
     limitWindow(d)
   }
   lane.round = d.round

@@ -21,7 +21,6 @@ import { closeConfirm } from '../kcp/confirm'
 import { closeCongestion, congestionWindow } from '../kcp/congestion'
 import { MAX_WND, PROBE_ASK, PROBE_TELL } from '../kcp/conversation'
 import { closeRecovery } from '../kcp/loss_detection'
-import { segmentLimit } from '../kcp/options'
 import { announceWindow } from '../kcp/output'
 import { advanceRcvNxt, closeReceiveBuffer } from '../kcp/receive_buffer'
 import { HEADER_BYTES } from '../kcp/segment'
@@ -153,22 +152,10 @@ export function limitUnsent(s: Session, segments: u32): void {
 export function reserve(s: Session, want: u32): u32 {
   if (s.tcp != TCP_OPEN || has(s, EOF_SENT)) return 0
   const room = sendRoom(s)
-  const allowed = isUploadLimited() ? wholeSegments(s, want, mayCommit(s, want)) : want
+  const allowed = isUploadLimited() ? mayCommit(s, want) : want
   const n = room != 0 && allowed != 0 ? reservePush(s, allowed, room) : 0
   if (n == 0) s.flags |= BLOCKED
   return n
-}
-
-/**
- * @returns what to take now of `want` bytes of which `allowed` may be taken: as many segments as that fills, because what
- *   is committed is sent at once
- */
-function wholeSegments(s: Session, want: u32, allowed: u32): u32 {
-  if (allowed >= want) return want
-  const size = segmentLimit(s)
-  const segments = (allowed + BARE_BYTES) / size
-  if (segments != 0) return segments * size - BARE_BYTES
-  return isCommitHeld(s) ? 0 : allowed
 }
 
 /** @returns false if more is committed than was reserved */

@@ -358,7 +358,7 @@ export const COUNTERS = [
   'obfs_dropped', 'obfs_contexts', 'obfs_unauthenticated', 'obfs_refused', 'obfs_control_sent', 'drop_reflected',
   'sessions_unconfirmed', 'pongs_unasked', 'obfs_resets', 'segments_redundant', 'size_tests_sent',
   'size_tests_answered', 'segments_oversized', 'path_bytes', 'sessions_evicted', 'rate_up_held_ms',
-  'rate_down_held_ms',
+  'rate_down_held_ms', 'rate_up_streams', 'rate_down_streams',
 ] as const
 export type CounterName = (typeof COUNTERS)[number]
 /** Counters that rise and fall. */
@@ -375,6 +375,8 @@ export const GAUGES: ReadonlySet<string> = new Set<CounterName>([
   'obfs_contexts',
   'obfs_unauthenticated',
   'path_bytes',
+  'rate_up_streams',
+  'rate_down_streams',
 ])
 
 /** Every export of the module; all arguments and results are i32. */

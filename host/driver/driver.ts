@@ -9,6 +9,7 @@
 
 import type { Core, CoreConfig } from '../engine/core.ts'
 import { type Announcement, type Engine, isTrap } from '../engine/engine.ts'
+import { NO_USE, type RateParts, type RateUse, readRateUse } from '../engine/rate-share.ts'
 import { Traps } from '../engine/traps.ts'
 import { type SystemError, stackOf, toError } from '../errors.ts'
 import { LOG_ERROR, type Log } from '../log/log.ts'
@@ -65,6 +66,8 @@ export class Driver
   #immediate: Timer | undefined
   /** Called after each drain: set while a history is recorded. */
   onDrained: (() => void) | undefined
+  /** Called after each drain: set where one of several engines has a part of a rate limit. */
+  onActive: (() => void) | undefined
   /** Activity counts, for tests. */
   readonly counts = { drains: 0, timerWakes: 0 }
 
@@ -296,6 +299,16 @@ export class Driver
     this.run(() => this.core.calls.path_moved(this.now()))
   }
 
+  /** What passed, for those who divide a rate limit. */
+  rateUse(): RateUse {
+    return this.read((core) => readRateUse(core, this.runtime.clock.monotonic(), this.now()), NO_USE)
+  }
+
+  /** Sets the parts of the rate limits that this engine has. */
+  shareRate(parts: RateParts): void {
+    this.run(() => this.#engine.shareRate(parts))
+  }
+
   /** Sends a PING and something of each session at once, as after a suspension. */
   probeSessions(): void {
     this.run(() => this.core.calls.probe_sessions(this.now()))
@@ -348,6 +361,7 @@ export class Driver
     try {
       this.#drain()
       this.onDrained?.()
+      this.onActive?.()
     } catch (error) {
       if (!this.caught(error)) this.#timer.arm(TIMER_MIN_MS)
     } finally {

@@ -24,6 +24,7 @@ import type { Dial, Dialling } from '../driver/stream.ts'
 import { instantiateHere } from '../engine/address-space.ts'
 import { Core } from '../engine/core.ts'
 import { Engine } from '../engine/engine.ts'
+import type { RateParts, RateUse } from '../engine/rate-share.ts'
 import { EndpointSecret, type SecretPart } from '../engine/secret.ts'
 import { watchSystem } from '../linux/system-watch.ts'
 import type { Log } from '../log/log.ts'
@@ -275,6 +276,18 @@ export class Endpoint {
 
   get drivers(): readonly Driver[] {
     return [this.driver]
+  }
+
+  rateUse(): RateUse {
+    return this.driver.rateUse()
+  }
+
+  shareRate(parts: RateParts): void {
+    this.driver.shareRate(parts)
+  }
+
+  set onActive(callback: (() => void) | undefined) {
+    this.driver.onActive = callback
   }
 
   get isPeerDown(): boolean {

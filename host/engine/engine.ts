@@ -10,6 +10,7 @@ import type { Clock, UdpSocket } from '../runtime.ts'
 import { Key as KeyBlock, RENDEZVOUS_OTHERS } from './abi.ts'
 import { ClockJump } from './clock-jump.ts'
 import { type Core, type CoreConfig, Info, NonceStrategy, TICKS_PER_MS } from './core.ts'
+import { ALL_PARTS, type RateParts } from './rate-share.ts'
 import type { EndpointSecret } from './secret.ts'
 
 /** An announcement to a rendezvous server. */
@@ -47,6 +48,8 @@ export class Engine {
   announcement: Announcement | undefined
   /** The first one is that of new sessions of a client. */
   keys: readonly KeySetting[] = []
+  /** Of the rate limits in the configuration, where several engines are one tunnel. */
+  #parts = ALL_PARTS
   readonly #make: () => Core
   readonly #secret: EndpointSecret
   readonly #clock: Pick<Clock, 'monotonic' | 'wall'>
@@ -87,6 +90,7 @@ export class Engine {
     if (first !== undefined) core.writeSecret(first)
     core.configure(this.#possible(config), this.now())
     this.#writeKeys()
+    if (this.#parts !== ALL_PARTS) this.#tellParts()
     if (config.nonceStrategy !== NonceStrategy.COUNTER) return
     for (const block of later) this.#renew(block)
   }
@@ -142,6 +146,16 @@ export class Engine {
       core.u32[(at + KeyBlock.maxSessions) >>> 2] = maxSessions
       core.calls.set_key(number, this.now())
     }
+  }
+
+  /** Sets the parts of the rate limits that this engine has. */
+  shareRate(parts: RateParts): void {
+    this.#parts = parts
+    if (this.config !== undefined) this.#tellParts()
+  }
+
+  #tellParts(): void {
+    this.core.calls.share_rate(this.#parts.up, this.#parts.down, this.now())
   }
 
   tellPeer(): void {

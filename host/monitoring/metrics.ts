@@ -157,6 +157,16 @@ const FAMILIES: readonly Family[] = [
       ['rate_down_held_ms', 'down'],
     ],
   },
+  {
+    name: 'rate_limited_streams',
+    type: 'gauge',
+    help: 'Streams that took turns last under rate.up or rate.down, by direction.',
+    label: 'direction',
+    samples: [
+      ['rate_up_streams', 'up'],
+      ['rate_down_streams', 'down'],
+    ],
+  },
   counter('tcp_accepted', 'tcp_accepted', 'TCP connections accepted and assigned a session.'),
   counter('tcp_refused', 'tcp_refused', 'TCP connections refused.'),
   counter('tcp_accept_errors', 'tcp_accept_errors', 'Errors while accepting TCP connections.'),

@@ -14,6 +14,7 @@ import type { Driver } from '../driver/driver.ts'
 import { type EndpointHooks, startEndpoint } from '../endpoint/endpoint.ts'
 import { ListenPort } from '../endpoint/listen-port.ts'
 import { adopting, TcpSettings, type WorkerSocket } from '../endpoint/tcp-settings.ts'
+import { type RateParts, RateShare, type RateUse, sumRateUse } from '../engine/rate-share.ts'
 import { EndpointSecret } from '../engine/secret.ts'
 import type { Log } from '../log/log.ts'
 import type { Monitoring } from '../monitoring/monitoring.ts'
@@ -47,6 +48,8 @@ export class ServerGroup implements AdmissionHost {
   onReloadRequest: ReloadRequest | undefined
   /** Called when `status` changes. */
   onStatus: (status: string) => void = () => {}
+  /** Called often while something passes. */
+  onActive: (() => void) | undefined
   readonly #log: Log
   readonly #crypto: RuntimeCrypto
   readonly #worker: WorkerSocket | undefined
@@ -56,6 +59,7 @@ export class ServerGroup implements AdmissionHost {
   readonly #chooser: Chooser<Member>
   readonly #admission: Admission
   readonly #http: Retry
+  readonly #rates: RateShare
   #config: Config
   /** In the order of the configuration, then those that leave it. */
   #members: readonly Member[] = []
@@ -104,6 +108,11 @@ export class ServerGroup implements AdmissionHost {
       log,
       () => this.#openMonitoring(),
       () => this.#tellStatus(),
+    )
+    this.#rates = new RateShare(
+      runtime.clock,
+      () => this.#members.map(({ endpoint }) => endpoint),
+      () => this.#config.rate,
     )
     this.monitor = new ServersMonitor(runtime, this)
   }
@@ -211,6 +220,14 @@ export class ServerGroup implements AdmissionHost {
     for (const { endpoint } of this.#members) endpoint.driver.pingPeer()
   }
 
+  rateUse(): RateUse {
+    return sumRateUse(this.#members.map(({ endpoint }) => endpoint.rateUse()))
+  }
+
+  shareRate(parts: RateParts): void {
+    this.#rates.parts = parts
+  }
+
   /** Opens a session for a connection at the server that is chosen, or lets it wait. */
   readonly accept = (connection: TcpConnection): TcpHandlers | null => {
     this.#look()
@@ -251,6 +268,7 @@ export class ServerGroup implements AdmissionHost {
       this.#startedAt = this.#silentAt = this.runtime.clock.monotonic()
       this.#changes.begin(this.current.name)
       this.#isOpen = true
+      this.#rates.reset()
       if (config.listen !== undefined) this.#listenPort = this.#makeListenPort(config)
       await this.#listenPort?.open(config)
       if (config.udp_listen !== undefined) await this.#openDatagrams()
@@ -297,6 +315,7 @@ export class ServerGroup implements AdmissionHost {
     this.#config = config
     this.#members = [...staying, ...leaving]
     this.#chooser.strategy = config.strategy
+    this.#rates.reset()
     for (const member of added) {
       this.#log.notice(`server ${member.name} is added`)
       await this.monitor.added(member)
@@ -318,6 +337,7 @@ export class ServerGroup implements AdmissionHost {
     this.#port?.close()
     this.#http.close()
     this.#monitoring?.close()
+    this.#rates.close()
     for (const { endpoint } of this.#members) endpoint.close()
     this.#secret.wipe()
   }
@@ -344,6 +364,10 @@ export class ServerGroup implements AdmissionHost {
       },
     })
     endpoint.onStatus = () => this.#tellStatus()
+    endpoint.onActive = () => {
+      this.#rates.wake()
+      this.onActive?.()
+    }
     if (!this.#isKept) endpoint.keepAlive(false)
     member = new Member(name, endpoint, this.runtime.clock)
     member.onPeerState()
@@ -383,6 +407,7 @@ export class ServerGroup implements AdmissionHost {
     this.#log.notice(`server ${member.name}: the last connection has ended`)
     this.monitor.ending(member)
     this.#members = this.#members.filter((other) => other !== member)
+    this.#rates.reset()
     member.endpoint.close()
   }
 

@@ -6,6 +6,7 @@ import type { RuntimeCrypto } from '../crypto/open.ts'
 import type { Driver } from '../driver/driver.ts'
 import { type EndpointHooks, startEndpoint } from '../endpoint/endpoint.ts'
 import type { WorkerSocket } from '../endpoint/tcp-settings.ts'
+import type { RateMember } from '../engine/rate-share.ts'
 import type { Log } from '../log/log.ts'
 import type { Monitor } from '../monitoring/monitoring.ts'
 import type { ReloadRequest } from '../monitoring/source.ts'
@@ -14,7 +15,7 @@ import type { Runtime, TcpConnection, TcpHandlers } from '../runtime.ts'
 import { ipv6Warnings } from '../transport/resolver.ts'
 
 /** A running endpoint, or several as one. */
-export interface Service {
+export interface Service extends RateMember {
   readonly config: Config
   /** The driver, or that of the server which the next session goes to. */
   readonly driver: Driver
@@ -32,6 +33,8 @@ export interface Service {
   onStatus: (status: string) => void
   /** Called by POST /reload. */
   onReloadRequest: ReloadRequest | undefined
+  /** Called often while something passes. */
+  onActive: (() => void) | undefined
   /** Client: opens a session for a connection. @returns its handlers, or null to refuse it */
   accept(connection: TcpConnection): TcpHandlers | null
   /** Whether new connections wait for an answer of the peer, and since when it is silent, monotonic ms. */

@@ -4,9 +4,10 @@
  */
 import type { Config } from '../config/config.ts'
 import type { RuntimeCrypto } from '../crypto/open.ts'
+import { activityOf, RATE_LOOK_MS, type RateUse } from '../engine/rate-share.ts'
 import { messageOf } from '../errors.ts'
 import { Log } from '../log/log.ts'
-import type { Runtime, WorkerCalls } from '../runtime.ts'
+import type { Runtime, Timer, WorkerCalls } from '../runtime.ts'
 import { type Service, startService } from '../servers/start.ts'
 import type { FromWorker, ToWorker } from './messages.ts'
 
@@ -26,6 +27,10 @@ class Worker {
   #endpoint: Service | undefined
   /** Serializes start and reloads. */
   #turn: Promise<void> = Promise.resolve()
+  #rateTimer: Timer | undefined
+  /** Of the last report for the division of rate limits. */
+  #activity = 0
+  #rateAt = 0
 
   constructor(runtime: Runtime, calls: WorkerCalls, crypto: RuntimeCrypto) {
     this.#runtime = runtime
@@ -64,6 +69,9 @@ class Worker {
       case 'reload':
         this.#inTurn(() => this.#reload(message.config))
         break
+      case 'rate':
+        this.#inTurn(async () => this.#endpoint?.shareRate(message.parts))
+        break
       case 'level':
         this.#log.setLevel(message.level)
         break
@@ -101,6 +109,7 @@ class Worker {
       return this.#leave(1, { kind: 'failed', text: messageOf(error) })
     }
     const { status } = this.#endpoint
+    this.#endpoint.onActive = this.#onActive
     this.#endpoint.onStatus = (text) => this.#send({ kind: 'status', text })
     if (status !== '') this.#send({ kind: 'status', text: status })
     this.#send({ kind: 'serving' })
@@ -118,6 +127,32 @@ class Worker {
       return this.#send({ kind: 'reloaded', failure: messageOf(error) })
     }
     this.#send({ kind: 'reloaded' })
+  }
+
+  /** Something passes: reports it soon, if limits are to be divided. */
+  readonly #onActive = (): void => {
+    if (this.#rateTimer !== undefined || this.#endpoint === undefined) return
+    const { up, down } = this.#endpoint.config.rate
+    if (up + down === 0) return
+    const use = this.#endpoint.rateUse()
+    // after a pause, what it was before
+    if (use.at - this.#rateAt > 2 * RATE_LOOK_MS) this.#sendRate(use)
+    this.#rateTimer = this.#runtime.clock.setTimer(this.#reportRate, RATE_LOOK_MS)
+  }
+
+  #sendRate(use: RateUse): void {
+    this.#activity = activityOf(use)
+    this.#rateAt = use.at
+    this.#send({ kind: 'rate', use })
+  }
+
+  readonly #reportRate = (): void => {
+    this.#rateTimer = undefined
+    if (this.#endpoint === undefined) return
+    const use = this.#endpoint.rateUse()
+    if (activityOf(use) === this.#activity) return
+    this.#sendRate(use)
+    this.#onActive()
   }
 
   /** Sends statistics, those of the sessions and the history first. */

@@ -5,6 +5,7 @@
 
 import type { Config } from '../config/config.ts'
 import type { HostCounters } from '../driver/diagnostics.ts'
+import type { RateParts, RateUse } from '../engine/rate-share.ts'
 import type { SecretPart } from '../engine/secret.ts'
 import type { HistoryRow } from '../monitoring/history.ts'
 import type { LinkStatus } from '../monitoring/live.ts'
@@ -29,6 +30,8 @@ export type ToWorker =
   | { readonly kind: 'reload'; readonly config: Config }
   | { readonly kind: 'level'; readonly level: number }
   | { readonly kind: 'stats'; readonly id: number; readonly sessions: boolean; readonly history: boolean }
+  /** The worker's parts of the rate limits. */
+  | { readonly kind: 'rate'; readonly parts: RateParts }
   /** Client: send an extra PING. */
   | { readonly kind: 'ping' }
 
@@ -43,6 +46,8 @@ export type FromWorker =
   | { readonly kind: 'failed'; readonly text: string }
   /** `failure`: why the configuration was rejected; the previous one stays in force. */
   | { readonly kind: 'reloaded'; readonly failure?: string }
+  /** With rate limits, while something passes: what passed. */
+  | { readonly kind: 'rate'; readonly use: RateUse }
   /** The worker ends on request. */
   | { readonly kind: 'bye' }
   | { readonly kind: 'log'; readonly level: number; readonly text: string }

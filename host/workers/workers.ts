@@ -13,6 +13,7 @@ import { configWarnings, modeName } from '../config/rules.ts'
 import { assertStartable } from '../config/security.ts'
 import { methods } from '../crypto/methods.ts'
 import { ClockJump } from '../engine/clock-jump.ts'
+import { ALL_PARTS, NO_USE, type RateMember, type RateParts, RateShare, type RateUse } from '../engine/rate-share.ts'
 import { EndpointSecret } from '../engine/secret.ts'
 import { ConfigError, messageOf, StartError } from '../errors.ts'
 import { formatDuration } from '../format.ts'
@@ -44,7 +45,7 @@ const STOP_MS = 2000
 const isUdp = ({ udp_listen }: Config): boolean => udp_listen !== undefined
 
 /** One worker: its number, its sockets, and its current process. */
-class Worker {
+class Worker implements RateMember {
   readonly number: number
   readonly #sockets: readonly number[]
   readonly #group: WorkerGroup
@@ -55,6 +56,9 @@ class Worker {
   #serving = false
   /** What it retries; empty: nothing. */
   status = ''
+  #use = NO_USE
+  /** Of the rate limits; a process that is started again has them, too. */
+  #parts = ALL_PARTS
   #reason = ''
   #stopping = false
   /** Pending callbacks; resolved at the latest when the process ends. */
@@ -90,6 +94,15 @@ class Worker {
 
   send(message: ToWorker): void {
     this.#process?.send(message)
+  }
+
+  rateUse(): RateUse {
+    return this.#use
+  }
+
+  shareRate(parts: RateParts): void {
+    this.#parts = parts
+    this.send({ kind: 'rate', parts })
   }
 
   /**
@@ -133,6 +146,7 @@ class Worker {
       case 'hello':
         this.#given = this.#group.config
         this.send(this.#group.startOrder())
+        if (this.#parts !== ALL_PARTS) this.send({ kind: 'rate', parts: this.#parts })
         break
       case 'serving':
         this.#serving = true
@@ -149,6 +163,10 @@ class Worker {
         this.#onReloaded.shift()?.(message.failure)
         break
       case 'bye':
+        break
+      case 'rate':
+        this.#use = message.use
+        this.#group.rates.wake()
         break
       case 'log':
         log.write(message.level, `[worker ${this.number}] ${message.text}`)
@@ -213,6 +231,7 @@ export class WorkerGroup {
   #status = ''
   #closed = false
   readonly #secret = new EndpointSecret()
+  readonly rates: RateShare
   readonly #clock: ClockJump
   #http: Monitoring | undefined
   /** Index of the interface `netdev` that the shared sockets are bound to. */
@@ -244,6 +263,11 @@ export class WorkerGroup {
       config,
       () => this.#failures[0],
     )
+    this.rates = new RateShare(
+      runtime.clock,
+      () => this.#workers,
+      () => this.#config.rate,
+    )
     const onChange = (): void => this.statusChanged()
     this.#sockets = new Retry(runtime.clock, log, async () => this.#adopt(await openShared()), onChange)
     this.#httpRetry = new Retry(runtime.clock, log, () => this.#openMonitoring(), onChange)
@@ -273,6 +297,7 @@ export class WorkerGroup {
     this.#release = release ?? this.#release
     this.#device = deviceIndex(this.runtime.os, this.#config.netdev)
     this.#workers = sockets.map((socket, index) => new Worker(this, index + 1, socket))
+    this.rates.reset()
     const isClient = (this.#config.mode & MODE_CLIENT) !== 0
     const kind =
       local.length === 0 ? 'listen' : !isClient ? 'udp bind' : isUdp(this.#config) ? 'udp listen' : 'tcp listen'
@@ -357,6 +382,7 @@ export class WorkerGroup {
       throw new Error(failure)
     }
     this.#config = config
+    this.rates.reset()
     this.#http?.reload(config)
     // workers that were started meanwhile
     await this.#give(config)
@@ -412,6 +438,7 @@ export class WorkerGroup {
     this.#sockets.close()
     this.#httpRetry.close()
     this.#http?.close()
+    this.rates.close()
     this.#release()
     await Promise.all(this.#workers.map((worker) => worker.end()))
   }

@@ -5,9 +5,9 @@
  * first datagram again, while a flood with forged addresses rarely hits one twice.
  */
 
-/** Share of a core, and what accumulates while nothing is searched, ms. */
+/** Share of a core, and what accumulates while nothing is searched, ms: longer, and datagrams are lost in the meantime. */
 const SHARE = 0.1
-const SAVED_MS = 50
+const SAVED_MS = 10
 /** With less than this left, ms, only addresses that were seen before are served. */
 const SCARCE_MS = SAVED_MS / 2
 /** A search costs at most this, ms: the rest of what was measured was the time of other processes. */

@@ -131,6 +131,41 @@ test('a stream says more: what is wrong with the link, memory, addresses, and th
   assert.match(shown({ link: { state: 'up', problem: 'refused' } }), /healthy/)
 })
 
+test('several servers have a line each, with the tunnel where there are several', () => {
+  const servers = [
+    {
+      server: 'one.example:4000',
+      address: null,
+      state: 'up',
+      since_seconds: 3700,
+      rtt_ms: 51.2,
+      sessions: 7,
+      used: true,
+    },
+    {
+      server: '[2001:db8::1]:4000',
+      address: null,
+      state: 'down',
+      since_seconds: 4,
+      rtt_ms: null,
+      sessions: 0,
+      used: false,
+    },
+  ]
+  const shown = (document: object, style = PLAIN): string =>
+    frame(viewOf(0, { sample: readSample({ ...statistics(12, 1), ...document }) }), 100, 24, style).join('\n')
+  const text = shown({ servers })
+  assert.match(text, /^SERVER +OPEN +RTT +SINCE STATE *$/m)
+  assert.match(text, /^one\.example:4000 +7 +51(\.2)? +1h01 up, in use$/m)
+  assert.match(text, /^\[2001:db8::1\]:4000 +0 +- +4s down$/m)
+  assert.ok(shown({ servers }, COLOR).includes('\x1b[31m[2001:db8::1]'), 'what is down stands out')
+  const program = { ...statistics(1, 1).program, mode: 'tunnels' }
+  const several = shown({ program, tunnels: [{ name: 'ssh', servers }, { name: 'db' }] })
+  assert.match(several, /^TUNNEL +SERVER +OPEN/m)
+  assert.match(several, /^ssh +one\.example:4000 +7 /m)
+  assert.not.match(shown({}), 'SERVER')
+})
+
 test('the sparklines begin with the history of the program', () => {
   const hello = {
     history: {

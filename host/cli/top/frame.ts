@@ -212,6 +212,29 @@ function tunnelLines({ sample, rates }: View, columns: number, rows: number, sty
   ]
 }
 
+/** A line for each of several servers of a client, in the order of the configuration; at most `rows` of them. */
+function serverLines({ sample }: View, columns: number, rows: number, style: Style): string[] {
+  const all = sample?.servers ?? []
+  if (all.length === 0 || rows < 2) return []
+  const named = all.some(({ tunnel }) => tunnel !== '')
+  const line = (tunnel: string, name: string, open: string, rtt: string, since: string, state: string): string => {
+    const first = named ? `${cut(tunnel, 12).padEnd(12)} ` : ''
+    return cut(
+      `${first}${cut(name, 38).padEnd(38)} ${open.padStart(5)} ${rtt.padStart(6)} ${since.padStart(5)} ${state}`,
+      columns,
+    )
+  }
+  return [
+    paint(style, REVERSE, line('TUNNEL', 'SERVER', 'OPEN', 'RTT', 'SINCE', 'STATE').padEnd(columns)),
+    ...all.slice(0, rows - 1).map(({ tunnel, name, sessions, rttMs, sinceSeconds, state, isUsed }) => {
+      const rtt = rttMs === undefined ? '-' : ms(rttMs)
+      const shown = isUsed ? `${state}, in use` : state
+      const text = line(tunnel, name, String(sessions), rtt, formatAge(sinceSeconds), shown)
+      return state === 'down' ? paint(style, RED, text) : text
+    }),
+  ]
+}
+
 /** A line for each of several users, those with the most traffic first; at most `rows` of them. */
 function userLines({ sample, rates }: View, columns: number, rows: number, style: Style): string[] {
   const all = sample?.users ?? []
@@ -293,6 +316,7 @@ export function frame(view: View, columns: number, rows: number, style: Style): 
   const rest = open > sample.sessions.length ? `, the ${sample.sessions.length} liveliest are listed` : ''
   lines.push(cut(`${sum} sessions${states.length > 0 ? `: ${states.join(', ')}` : ''}${rest}${from}`, columns))
   lines.push(...tunnelLines(view, columns, Math.ceil((rows - lines.length) / 2), style))
+  lines.push(...serverLines(view, columns, Math.ceil((rows - lines.length) / 2), style))
   lines.push(...userLines(view, columns, Math.ceil((rows - lines.length) / 2), style))
   const keys = style.keys && rows > lines.length + 3
   const room = rows - lines.length - (keys ? 1 : 0)

@@ -41,6 +41,19 @@ export interface TunnelFigures {
   readonly sent: number
 }
 
+/** One of several servers of a client. */
+export interface ServerFigures {
+  /** Empty unless there are several. */
+  readonly tunnel: string
+  readonly name: string
+  readonly state: string
+  readonly sinceSeconds: number
+  readonly rttMs: number | undefined
+  readonly sessions: number
+  /** Whether a new session may go there now. */
+  readonly isUsed: boolean
+}
+
 /** Who has one of several keys. */
 export interface UserFigures {
   readonly name: string
@@ -60,6 +73,8 @@ export interface Sample {
   readonly users: readonly UserFigures[]
   /** Empty unless there are several. */
   readonly tunnels: readonly TunnelFigures[]
+  /** Those of clients with several. */
+  readonly servers: readonly ServerFigures[]
   readonly program: string
   readonly mode: string
   readonly runtime: string
@@ -114,11 +129,13 @@ const numbersOf = (value: unknown): Record<string, number> =>
 export function readSample(document: unknown): Sample {
   const { version, program, uptime_ms, cpu_ms, rss_bytes, link, ready, health, counters, gauges, ...lists } =
     fieldsOf(document)
-  const { sessions, tunnels, keys } = lists
+  const { sessions, tunnels, keys, servers } = lists
   if (version === undefined) throw new Error('the response is not a statistics document')
   if (version !== STATS_VERSION)
     throw new Error(`statistics have version ${String(version)}, expected ${STATS_VERSION}`)
   const about = fieldsOf(program)
+  // those of /events of one tunnel are no part of it
+  const parts = about['mode'] === 'tunnels' ? listOf(tunnels) : []
   return {
     program: `${textOf(about['name'])} ${textOf(about['version'])}`,
     mode: textOf(about['mode']),
@@ -129,8 +146,8 @@ export function readSample(document: unknown): Sample {
     ready: ready === true,
     health: textOf(health),
     problem: problemOf(fieldsOf(link)),
-    // those of /events of one tunnel are no part of it
-    tunnels: about['mode'] === 'tunnels' ? listOf(tunnels).map(readTunnel) : [],
+    tunnels: parts.map(readTunnel),
+    servers: [...serversOf(servers, ''), ...parts.flatMap(serversOfTunnel)],
     users: listOf(keys).map(readUser),
     counters: numbersOf(counters),
     gauges: numbersOf(gauges),
@@ -191,6 +208,25 @@ function readTunnel(entry: unknown): TunnelFigures {
     received: number('tcp_written_bytes'),
     sent: number('tcp_read_bytes'),
   }
+}
+
+const serversOf = (list: unknown, tunnel: string): ServerFigures[] =>
+  listOf(list).map((entry) => {
+    const { server, state, since_seconds, rtt_ms, sessions, used } = fieldsOf(entry)
+    return {
+      tunnel,
+      name: textOf(server),
+      state: textOf(state),
+      sinceSeconds: numberOf(since_seconds),
+      rttMs: typeof rtt_ms === 'number' ? rtt_ms : undefined,
+      sessions: numberOf(sessions),
+      isUsed: used === true,
+    }
+  })
+
+function serversOfTunnel(entry: unknown): ServerFigures[] {
+  const { name, servers } = fieldsOf(entry)
+  return serversOf(servers, textOf(name))
 }
 
 function readUser(entry: unknown): UserFigures {

@@ -112,7 +112,7 @@ export interface CommonOptions {
   readonly psk?: string | undefined
   /** A password, in place of `psk`. */
   readonly password?: string | undefined
-  /** Keys by name, in place of `psk`. */
+  /** Keys by name, in place of `psk`: a server accepts each, a client uses the first. */
   readonly keys?: readonly UserKey[] | undefined
   /** Default xchacha20poly1305_ietf; null: nothing is encrypted or authenticated. */
   readonly method?: Method | null | undefined

@@ -14,7 +14,6 @@ const DOCUMENTS = [
   'README.md',
   ...readdirSync('docs').flatMap((name) => (name.endsWith('.md') ? [`docs/${name}`] : [])),
 ]
-const PSK = btoa('\x07'.repeat(32))
 
 /** Fenced blocks of a language. */
 function blocks(text: string, language: string): string[] {
@@ -22,8 +21,12 @@ function blocks(text: string, language: string): string[] {
   return found.flatMap(([, , name, body = '']) => (name === language ? [body] : []))
 }
 
-/** A configuration with a real key in place of what stands for one. */
-const withKey = (block: string): string => block.replaceAll(/("psk": )"[^"]*"/g, `$1"${PSK}"`)
+/** A configuration with a real key in place of what stands for one: each another one. */
+function withKeys(block: string): string {
+  let number = 0
+  const key = (): string => btoa(String.fromCharCode(++number).repeat(32))
+  return block.replaceAll(/("psk": )"[^"]*"/g, (_, name: string) => `${name}"${key()}"`)
+}
 
 /** Command lines of kcptun-wasm: lines of shell blocks, and code inside the text that begins like one. */
 function commandLines(text: string): string[] {
@@ -37,7 +40,7 @@ test('every configuration is valid, without a warning', async () => {
   let count = 0
   for (const path of DOCUMENTS) {
     for (const block of blocks(readFileSync(path, 'utf8'), 'json')) {
-      const files = new Map([['a.json', withKey(block)]])
+      const files = new Map([['a.json', withKeys(block)]])
       const { stdout } = await tryCommand('check', ['-c', 'a.json', '--json'], { files, mode: 0o600 })
       const report = JSON.parse(stdout)
       assert.ok(report.valid, `${path}: ${stdout}\n${block}`)

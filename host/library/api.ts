@@ -280,7 +280,27 @@ export interface Stats {
   /** null: never */
   readonly gauges: Readonly<Record<string, number | null>>
   readonly host: Readonly<Record<string, number>>
+  /** Only of a server with several keys. */
+  readonly keys?: readonly KeyFigures[]
   readonly sessions: readonly SessionFigures[]
+}
+
+/** One of several keys, as in /stats.json. */
+export interface KeyFigures {
+  readonly name: string
+  /** Open sessions. */
+  readonly sessions: number
+  /** null: no limit of its own */
+  readonly max_sessions: number | null
+  readonly sessions_opened: number
+  readonly sessions_refused: number
+  readonly tcp_read_bytes: number
+  readonly tcp_written_bytes: number
+  readonly datagrams_received: number
+  readonly datagrams_sent: number
+  /** null: never */
+  readonly last_seen_seconds: number | null
+  readonly not_after: string | null
 }
 
 /** One session, as in /stats.json. */
@@ -288,6 +308,8 @@ export interface SessionFigures {
   readonly conv: string
   readonly state: string
   readonly peer: string
+  /** Whose key it has, of a server with several. */
+  readonly user?: string
   readonly age_seconds: number
   readonly idle_seconds: number
   readonly rtt_ms: number | null

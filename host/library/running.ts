@@ -165,6 +165,7 @@ export abstract class RunningEndpoint extends Emitter<EndpointEvents> implements
       program: { ...program, mode: modeName(config.mode) },
       health: () => monitor.health(),
       hostCounters: () => monitor.hostCounters(),
+      keys: () => monitor.keys?.(),
     }
     const sessions = [...monitor.sessions()].flat().map((session) => {
       return { ...(sessionJson(session) as SessionFigures), peer: this.textOf(session.peer) }

@@ -40,7 +40,11 @@ export interface Users {
   dial(name: string): Promise<TcpEnd>
   /** Gives the server other keys and waits for the reload. */
   setKeys(...entries: readonly Config[]): Promise<void>
-  statistics(): Promise<{ keys?: KeyFigures[]; sessions: { user?: string; peer: string }[] }>
+  statistics(): Promise<{
+    readonly keys?: KeyFigures[]
+    readonly sessions: { readonly user?: string; readonly peer: string }[]
+    readonly counters: Readonly<Record<string, number>>
+  }>
   figures(name: string): Promise<KeyFigures>
   close(): Promise<void>
 }
@@ -53,7 +57,8 @@ export const newPsk = (): string => randomBytes(32).toString('base64')
 export async function openUsers(options: UsersOptions): Promise<Users> {
   const { host = '127.0.0.1', target } = options
   const address = `${host.includes(':') ? `[${host}]` : host}:${await freePort(host)}`
-  const method = { method: 'xchacha20poly1305_ietf', ...options.config }
+  // sessions that are over soon make room
+  const method = { method: 'xchacha20poly1305_ietf', linger: 5, ...options.config }
   const names = Object.keys(options.clients)
   const entries = Object.fromEntries(
     names.map((name) => [name, { name, psk: newPsk(), ...options.entries?.[name] }] as const),

@@ -241,7 +241,7 @@ function keyLine(key: KeyStatus): string {
     `[user ${name}] ${sessions}${most} sessions, ${sessions_opened} opened${refused}; ` +
     `tcp: ${formatBytes(key.tcp_read_bytes)}, ${formatBytes(key.tcp_written_bytes)}; ` +
     `pkt: ${key.datagrams_received}, ${key.datagrams_sent}; ` +
-    `seen=${seen === null ? 'never' : `${seen}s`}${end}\n`
+    `seen=${seen === null ? 'never' : `${Math.floor(seen)}s`}${end}\n`
   )
 }
 

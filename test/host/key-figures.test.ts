@@ -21,7 +21,7 @@ const ALICE: KeyStatus = {
   tcp_written_bytes: 5000,
   datagrams_received: 11,
   datagrams_sent: 13,
-  last_seen_seconds: 4,
+  last_seen_seconds: 4.7,
   not_after: '2027-12-31',
 }
 const BOB: KeyStatus = {
@@ -71,7 +71,7 @@ test('/metrics has series with the label key', async () => {
     'kcptun_key_tcp_written_bytes_total{key="bob"} 5000',
     'kcptun_key_received_datagrams_total{key="alice"} 11',
     'kcptun_key_sent_datagrams_total{key="alice"} 13',
-    'kcptun_key_seen_age_seconds{key="alice"} 4',
+    'kcptun_key_seen_age_seconds{key="alice"} 4.7',
     `kcptun_key_expiry_timestamp_seconds{key="alice"} ${Date.parse('2028-01-01T00:00:00Z') / 1000}`,
   ])
     assert.ok(text.includes(`${line}\n`), line)

@@ -84,7 +84,7 @@ test('without several keys nothing of it is there', async () => {
   assert.not.match(await textOf(plain, '/stats?sessions=3'), 'user')
   const json = JSON.parse(await textOf(plain, '/stats.json'))
   assert.not.ok('keys' in json || 'user' in json.sessions[0])
-  assert.not.match(await textOf(plain, '/metrics'), 'kcptun_key_')
+  assert.not.match(await textOf(plain, '/metrics'), 'kcptun_key_sessions')
 })
 
 test('workers count together, also those that ended, for the keys that are left', () => {

@@ -64,6 +64,8 @@ export async function buildEntries({ parts, bundles }) {
     outdir,
     splitting: true,
     chunkNames: `${basename(parts)}/[name]-[hash]`,
+    // names stay: stack traces are read
+    minifyWhitespace: true,
     platform: 'node',
     sourcemap: 'linked',
     write: false,

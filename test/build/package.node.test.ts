@@ -8,6 +8,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
+import { packagesIn } from './packages.ts'
 
 const PACKED_BYTES_MAX = 1_000_000
 
@@ -51,11 +52,7 @@ test('every package that became a part of the files has its licence in NOTICES.m
   const notices = readFileSync('NOTICES.md', 'utf8').toLowerCase()
   const included = new Set<string>()
   for (const { path } of files.filter(({ path }) => path.endsWith('.js'))) {
-    for (const [, name = ''] of readFileSync(path, 'utf8').matchAll(
-      /^\/\/ node_modules\/((?:@[^/\n]+\/)?[^/\n]+)\//gm,
-    )) {
-      included.add(name)
-    }
+    for (const name of packagesIn(path)) included.add(name)
   }
   assert.ok(included.has('uqr') && included.has('jsonc-parser'), [...included].join())
   assert.equal(

@@ -8,6 +8,7 @@ import { dirname, join } from 'node:path'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import { projectRoot } from '../../testkit/process.ts'
+import { packagesIn } from './packages.ts'
 
 const RUNTIMES = ['node', 'bun', 'deno'] as const
 /** With what they are for. */
@@ -36,10 +37,8 @@ function startModules(entry: string): { outside: Set<string>; included: Set<stri
     if (seen.has(path)) return
     seen.add(path)
     const text = readFileSync(path, 'utf8')
-    // the bundler names the packages that it made a part of ours
-    for (const [, name = ''] of text.matchAll(/^\/\/ node_modules\/([^/\n]+)\//gm)) included.add(name)
-    for (const [, from, bare] of text.matchAll(/^(?:import|export)\b[^'"();]*?from "([^"]+)"|^import "([^"]+)"/gm)) {
-      const name = from ?? bare ?? ''
+    for (const name of packagesIn(path)) included.add(name)
+    for (const [, name = ''] of text.matchAll(/(?<=^|[;}])(?:import|export)\b(?:[^'"();]*?\bfrom)?\s*"([^"]+)"/gm)) {
       if (name.startsWith('.')) visit(join(dirname(path), name))
       else outside.add(name)
     }

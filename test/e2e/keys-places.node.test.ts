@@ -21,6 +21,8 @@ import { waitFor, within } from '../../testkit/wait.ts'
 
 /** Clients of each user with a server that has two workers: a worker gets those that hash to it. */
 const CLIENTS = 6
+/** More than the engine ends at once. */
+const SESSIONS = 300
 const METHOD = 'xchacha20poly1305_ietf'
 
 const test = suite('keys: places')
@@ -32,6 +34,26 @@ async function join(setting: Setting, program: Program, user: { psk: string }): 
 }
 
 for (const { server, client } of MIXED_PAIRS) {
+  test(`hundreds of sessions of a key end with it, and those of another go on: ${server} server`, async () => {
+    const setting = await Setting.open(server, METHOD, { keys: [ALICE, BOB] })
+    try {
+      const bobsEnd = await setting.client(client, { psk: BOB.psk })
+      const alice = await join(setting, server, ALICE)
+      const bobs: TcpEnd[] = []
+      for (let i = 0; i < SESSIONS; i++) bobs.push(await connect(bobsEnd))
+      await Promise.all(bobs.map((bob) => assertEcho(bob, 1000, 'a bob')))
+      await reload(setting.server, { keys: [CAROL, ALICE] })
+      for (const bob of bobs) assert.is((await within('the end of a bob', TIMEOUT_MS, bob.ending)).kind, 'reset')
+      await assertEcho(alice, 1000, 'alice')
+      // and it may return
+      await reload(setting.server, { keys: [BOB, ALICE] })
+      await assertEcho(await connect(bobsEnd), 1000, 'bob')
+      await assertEcho(alice, 1000, 'alice')
+    } finally {
+      await setting.close()
+    }
+  })
+
   test(`users over IPv6, some without native code: ${server} server`, async () => {
     for (const native of [true, false]) {
       const setting = await Setting.open(server, METHOD, { keys: [ALICE, BOB, CAROL], native }, '::1')

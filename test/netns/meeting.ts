@@ -101,7 +101,8 @@ export class Meeting {
   async start(role: Role, change: Config = {}): Promise<void> {
     const program = this.options.programs[role]
     if (program === undefined) throw new Error(`there is no ${role}`)
-    const config = { ...this.#configs.get(role), ...this.options.roles?.[role], ...change }
+    const { psk, ...others }: Config = { ...this.#configs.get(role), ...this.options.roles?.[role], ...change }
+    const config = psk === undefined || 'keys' in others ? others : { ...others, psk }
     this.#running.set(role, await this.hostOf(role).start(program, config, this.options.start?.[role]))
   }
 

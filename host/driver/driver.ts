@@ -251,6 +251,12 @@ export class Driver
     return this.#engine.peerOf(handle)
   }
 
+  /** Whose key a session has; undefined if there is one key. Scans all sessions. */
+  userOf(handle: number): string | undefined {
+    const { keys } = this
+    return keys === undefined || keys.keys.length < 2 ? undefined : keys.nameOf(this.#engine.keyOf(handle))
+  }
+
   /** conv of a session, 0 if it is gone. */
   convOf(handle: number): number {
     return this.#engine.convOf(handle)

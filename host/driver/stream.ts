@@ -28,6 +28,7 @@ export interface StreamHost {
   now(): number
   /** conv of a session, 0 if it is gone. Slow. */
   convOf(handle: number): number
+  userOf(handle: number): string | undefined
   /** Schedules a drain after the events of this event-loop turn. */
   wake(): void
   /** Schedules a drain one turn later than wake(): data is likely to follow and can share the first datagram. */
@@ -118,7 +119,9 @@ export class Stream implements TcpHandlers, Dialling {
   /** The label also of a session that has sent nothing yet. Slow. */
   #fullLabel(): string {
     const conv = this.conv === 0 ? this.#table.host.convOf(this.handle) : this.conv
-    return conv === 0 ? this.label : `[session:${formatConv(conv)}]`
+    if (conv === 0) return this.label
+    const user = this.user ?? this.#table.host.userOf(this.handle)
+    return `[session:${formatConv(conv)}${user === undefined ? '' : ` ${user}`}]`
   }
 
   /** Sets the connection that was accepted. */

@@ -393,7 +393,11 @@ export class Endpoint {
     if (this.#hooks.dial !== undefined) return this.#hooks.dial(dialling, this.driver.peerOf(handle))
     if (this.#exit !== undefined) return this.#exit.dial(dialling)
     if (this.#target === undefined) throw new Error('connect is not set')
-    return this.#target.dial(dialling, () => this.driver.peerOf(handle))
+    return this.#target.dial(
+      dialling,
+      () => this.driver.peerOf(handle),
+      () => this.driver.userOf(handle),
+    )
   }
 
   #makeListenPort(config: Config): ListenPort {

@@ -20,7 +20,7 @@ interface AnyTarget {
   /** @throws ConfigError */
   open(): Promise<void>
   close(): void
-  dial(dialling: Dialling, peer: () => SocketAddress | undefined): Dial
+  dial(dialling: Dialling, peer: () => SocketAddress | undefined, user?: () => string | undefined): Dial
 }
 
 export interface ServerTargetHost extends ProxyTargetHost {
@@ -76,10 +76,11 @@ export class ServerTarget {
   /**
    * Connects to the target. `dialling` is never called inside this call.
    * @param peer of the session
+   * @param user whose key it has, if there are several
    */
-  dial(dialling: Dialling, peer: () => SocketAddress | undefined): Dial {
+  dial(dialling: Dialling, peer: () => SocketAddress | undefined, user?: () => string | undefined): Dial {
     if (this.#target === undefined) throw new Error('connect is not open')
-    return this.#target.dial(this.#greet?.(dialling, peer()) ?? dialling, peer)
+    return this.#target.dial(this.#greet?.(dialling, peer()) ?? dialling, peer, user)
   }
 
   /** The code of the PROXY protocol is loaded only where it is of use. */

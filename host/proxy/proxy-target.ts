@@ -57,20 +57,28 @@ export class ProxyTarget {
 
   close(): void {}
 
-  /** @param peer of the session, for the log */
-  dial(dialling: Dialling, peer: () => SocketAddress | undefined): Dial {
+  /**
+   * @param peer of the session, for the log
+   * @param user the name of its key, if there are several
+   */
+  dial(dialling: Dialling, peer: () => SocketAddress | undefined, user?: () => string | undefined): Dial {
     const { clock } = this.#host.runtime
     const isUser = this.#access.hasUsers ? this.#access.isUser.bind(this.#access) : undefined
     const protocol: Protocol = this.#kind === 'socks5' ? new Socks5(isUser) : new HttpConnect(isUser)
-    const timer = clock.defer(() => dialling.onOpen(new ProxyConnection(this.#connectionHost(peer), protocol)))
+    const timer = clock.defer(() => dialling.onOpen(new ProxyConnection(this.#connectionHost(peer, user), protocol)))
     return { cancel: () => clock.clearDeferred(timer) }
   }
 
-  #connectionHost(peer: () => SocketAddress | undefined): ProxyConnectionHost {
+  #connectionHost(
+    peer: () => SocketAddress | undefined,
+    user: () => string | undefined = () => undefined,
+  ): ProxyConnectionHost {
     const { runtime, log } = this.#host
     const who = (): string => {
       const address = peer()
-      return address === undefined ? 'a client' : formatAddress(address)
+      const name = user()
+      const place = address === undefined ? 'a client' : formatAddress(address)
+      return name === undefined ? place : `${place} (${name})`
     }
     return {
       clock: runtime.clock,

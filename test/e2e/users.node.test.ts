@@ -214,6 +214,18 @@ test('workers count together', () =>
     assert.ok(await isServed(users, 'alice'))
   }))
 
+test('a proxy names the user whose request it refuses', () =>
+  withUsers(
+    { server: 'bun', clients: { alice: 'node', bob: 'node' }, serverConfig: { connect: 'socks5' } },
+    async (users) => {
+      const app = await users.dial('bob')
+      await app.send(Uint8Array.of(5, 1, 0, 5, 1, 0, 1, 127, 0, 0, 1, 0, 9))
+      const line = /socks5: request of 127\.0\.0\.1:\d+ \(bob\) refused: 127\.0\.0\.1:9 is denied/
+      await waitFor('the refusal', () => line.test(users.server.log()))
+      app.destroy()
+    },
+  ))
+
 for (const program of RUNTIMES) {
   test(`each of several tunnels has its keys, labelled in /metrics: ${program}`, async () => {
     const target = await echoTarget()

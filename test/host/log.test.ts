@@ -337,6 +337,21 @@ test('in JSON format any text round-trips, and no control character is written',
   for (const { text } of lines) assert.not.match(text.trimEnd(), /\p{Cc}/u)
 })
 
+test('in JSON format a line names the user of a session, if the text does', () => {
+  const { lines, log } = setUp()
+  log.setFormat('json')
+  log.notice('[session:07C3522B al-i_ce.2] session opened')
+  log.notice('[session:07C3522B] session opened')
+  const fields = objects(lines) as { session: string; user?: string }[]
+  assert.equal(
+    fields.map(({ session, user }) => [session, user]),
+    [
+      ['07C3522B', 'al-i_ce.2'],
+      ['07C3522B', undefined],
+    ],
+  )
+})
+
 test('in JSON format a line names the session and the peer of its text', () => {
   const { lines, log } = setUp()
   log.setFormat('json')

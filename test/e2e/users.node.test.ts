@@ -241,6 +241,12 @@ for (const program of RUNTIMES) {
     const metrics = await httpGet(`http://${server.config['http_listen']}/metrics`)
     assert.match(metrics, 'kcptun_key_sessions{tunnel="t1",key="bob"} 1\n')
     assert.match(metrics, 'kcptun_key_sessions{tunnel="t0",key="bob"} 0\n')
+    const status = (...words: string[]) => run(program, ['rotate', '-c', server.path, '--status', ...words])
+    assert.match((await status()).stderr, 'has several tunnels, choose one with --tunnel: t0, t1')
+    assert.match(
+      (await status('--tunnel', 't1')).stdout,
+      /^alice +0 sessions, not seen\nbob +1 session, seen \d+s ago\n$/,
+    )
     await Promise.all([client.stop(), server.stop()])
     await target.close()
   })

@@ -159,11 +159,11 @@ No file is changed.`,
     const bytes = await readConfigFile(runtime, file)
     const parsed = parseFile(bytes)
     const wanted = given.values.get(TUNNEL.long)
+    const config = tunnelOf(parsed, wanted)
     if (given.flags.has('--status')) {
-      await printStatus(runtime, file, parsed.config, wanted)
+      await printStatus(runtime, file, parsed.config, config.name)
       return 0
     }
-    const config = tunnelOf(parsed, wanted)
     if (config.method === undefined) throw new CommandError('the file sets no method: there is no key')
     if ((config.mode & MODE_RENDEZVOUS) !== 0)
       throw new CommandError('with rendezvous_server all ends have one key, and change it together')

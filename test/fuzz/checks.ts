@@ -1,7 +1,7 @@
 /**
  * Invariants of the engine that are visible through the ABI and hold at any time.
  */
-import { Info, SessionState } from '../../host/engine/core.ts'
+import { AddressRecord, Info, KEY_NUMBERS, Key, SessionState } from '../../host/engine/core.ts'
 import { hasChecks } from '../../testkit/checked-core.ts'
 import { Phase } from './model.ts'
 import { fault } from './pattern.ts'
@@ -21,6 +21,7 @@ export function checkGauges(world: World): void {
   const { calls, core, now } = subject
   const slots = calls.session_slots()
   const states = [0, 0, 0, 0, 0]
+  const ofKeys = new Array<number>(KEY_NUMBERS).fill(0)
   const alive = new Set<number>()
   let waiting = 0
   for (let slot = 0; slot < slots; slot++) {
@@ -30,6 +31,10 @@ export function checkGauges(world: World): void {
     const state = info.getUint32(Info.state, true)
     if (state < SessionState.CONNECT || state > SessionState.TIME_WAIT) fault(`handle ${handle} in state ${state}`)
     states[state] = (states[state] ?? 0) + 1
+    if (state === SessionState.CONNECT || state === SessionState.ESTABLISHED) {
+      const key = info.getUint8(Info.address + AddressRecord.key)
+      ofKeys[key] = (ofKeys[key] ?? 0) + 1
+    }
     const queued = info.getUint32(Info.waitsnd, true)
     if (queued > info.getUint32(Info.sndwnd, true) + SLACK_MAX) fault(`handle ${handle}: ${queued} segments queued`)
     waiting += queued
@@ -49,6 +54,11 @@ export function checkGauges(world: World): void {
   }
   STATES.forEach((name, i) => {
     if (subject.gauge(name) !== states[i + 1]) fault(`${name} = ${subject.gauge(name)}, listed ${states[i + 1]}`)
+  })
+  const keys = new DataView(calls.memory.buffer, calls.key_ptr() >>> 0, KEY_NUMBERS * Key.BYTES)
+  ofKeys.forEach((listed, key) => {
+    const counted = keys.getUint32(key * Key.BYTES + Key.sessions, true)
+    if (counted !== listed) fault(`key ${key} has ${counted} sessions, listed ${listed}`)
   })
   if (subject.gauge('waitsnd') !== waiting) fault(`waitsnd = ${subject.gauge('waitsnd')}, sum ${waiting}`)
   for (const s of [...sessions.list]) {

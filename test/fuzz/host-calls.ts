@@ -1,11 +1,11 @@
 /**
  * Calls of a host: its TCP side, correct and incorrect, and its administration.
  */
-import { type CoreConfig, ErrorCode, Info, PONG_SLOTS } from '../../host/engine/core.ts'
+import { type CoreConfig, ErrorCode, Info, KEY_NUMBERS, Key, PONG_SLOTS } from '../../host/engine/core.ts'
 import { pickAddress, pickSession } from './datagrams.ts'
 import { Phase, type Session } from './model.ts'
 import { fault, isPattern, writePattern } from './pattern.ts'
-import { randomOptions } from './plan.ts'
+import { FUZZ_KEYS, randomOptions } from './plan.ts'
 import type { World } from './world.ts'
 
 /** Maximum bytes that the host writes into one session, and maximum writes of one input. */
@@ -244,8 +244,9 @@ export function administer(world: World): void {
   const { subject, random, plan } = world
   const { calls, now } = subject
   subject.isDrained = false
-  const r = random.below(13)
-  if (r === 12) {
+  const r = random.below(14)
+  if (r === 13) changeKeys(world)
+  else if (r === 12) {
     const [up, down] = [random.pick(0, 1, 32768, 65536, 65537), random.pick(0, 65536, 0xffffffff)]
     world.note(() => `share_rate ${up} ${down}`)
     const result = calls.share_rate(up, down, now)
@@ -288,6 +289,31 @@ export function administer(world: World): void {
     const result = calls.renew_nonce()
     if (result !== 0 && result !== ErrorCode.ENTROPY) fault(`renew_nonce = ${result}`)
   }
+}
+
+/** Sets a key, with another limit, or ends one. */
+function changeKeys(world: World): void {
+  const { subject, random } = world
+  const { calls, now } = subject
+  const key = random.pick(0, 1, 2, FUZZ_KEYS, KEY_NUMBERS, 0xffffffff)
+  const isValid = key < KEY_NUMBERS
+  if (random.chance(0.6)) {
+    const limit = random.pick(0, 1, 3, 0xffffffff)
+    world.note(() => `set_key ${key}, ${limit} sessions`)
+    if (isValid) {
+      const view = new DataView(calls.memory.buffer, (calls.key_ptr() >>> 0) + key * Key.BYTES, Key.BYTES)
+      view.setBigUint64(Key.tag, BigInt(random.u32()), true)
+      view.setUint32(Key.maxSessions, limit, true)
+    }
+    const result = calls.set_key(key, now)
+    if (result !== (isValid ? 0 : ErrorCode.ARGUMENT)) fault(`set_key(${key}) = ${result}`)
+  } else {
+    world.note(() => `end_key ${key}`)
+    const left = calls.end_key(key, now)
+    if (isValid ? left < 0 : left !== ErrorCode.ARGUMENT) fault(`end_key(${key}) = ${left}`)
+  }
+  const found = calls.find_key(calls.rx_ptr())
+  if (found < -1 || found >= KEY_NUMBERS) fault(`find_key = ${found}`)
 }
 
 /** Pings an address and takes the answers; sizes that are too large are refused. */

@@ -2,7 +2,7 @@
  * The plan of an episode: role, method, obfuscator, options, addresses. It is derived from the seed.
  */
 
-import { type CoreConfig, Mode, ObfsKind, UNSET } from '../../host/engine/core.ts'
+import { AddressRecord, type CoreConfig, Mode, ObfsKind, UNSET } from '../../host/engine/core.ts'
 import { address4, address6 } from '../../testkit/sim/address.ts'
 import { Random } from '../../testkit/sim/random.ts'
 import { sealingConfig } from '../../testkit/sim/sealing.ts'
@@ -10,6 +10,8 @@ import { sealingConfig } from '../../testkit/sim/sealing.ts'
 /** Maximum sessions of an episode; the larger value, at which tables grow, is rare. */
 const SESSIONS_MAX = 24
 const SESSIONS_MANY = 90
+/** Keys of peers. */
+export const FUZZ_KEYS = 3
 /** Largest memory ceiling in bytes; the larger one, with which queues reach the largest window, is rare. */
 const CEILING_MAX = 3 << 20
 const CEILING_LARGE = 40 << 20
@@ -40,6 +42,16 @@ export interface Plan {
   readonly local: Uint8Array
 }
 
+/** Some peers have keys of their own, and one may be at the address of another. */
+function spreadKeys(addresses: Uint8Array[]): void {
+  for (const record of addresses) record[AddressRecord.key] = (record[AddressRecord.port] ?? 0) % FUZZ_KEYS
+  const [first] = addresses
+  if (first === undefined) return
+  const other = first.slice()
+  other[AddressRecord.key] = ((first[AddressRecord.key] ?? 0) + 1) % FUZZ_KEYS
+  addresses.push(other)
+}
+
 function makeAddresses(random: Random, obfs: number): { addresses: Uint8Array[]; local: Uint8Array } {
   const isIpv6 = random.chance(0.4)
   const one = (host: number): Uint8Array => {
@@ -53,6 +65,7 @@ function makeAddresses(random: Random, obfs: number): { addresses: Uint8Array[];
     record.set([0xfe, 0x80], 8)
     if (obfs === ObfsKind.NONE || isIpv6) addresses.push(record)
   }
+  if (obfs === ObfsKind.NONE && random.chance(0.5)) spreadKeys(addresses)
   return { addresses, local: isIpv6 ? address6(77, 8080) : address4(77, 8080) }
 }
 

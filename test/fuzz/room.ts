@@ -1,7 +1,7 @@
 /**
  * Checks that everything is released: memory in use and segment capacity are those before the first input.
  */
-import { Info } from '../../host/engine/core.ts'
+import { Info, KEY_NUMBERS, Key } from '../../host/engine/core.ts'
 import { concat, DIAL, message, push } from '../../testkit/sim/wire.ts'
 import { STATES } from './checks.ts'
 import { deliver } from './datagrams.ts'
@@ -98,11 +98,18 @@ export function windDown(world: World): void {
   world.isMeasuring = false
 }
 
+/** Keys have no limits of their own. */
+function unlimitKeys({ subject: { calls } }: World): void {
+  const blocks = new DataView(calls.memory.buffer, calls.key_ptr() >>> 0, KEY_NUMBERS * Key.BYTES)
+  for (let key = 0; key < KEY_NUMBERS; key++) blocks.setUint32(key * Key.BYTES + Key.maxSessions, 0, true)
+}
+
 /** Fills the engine with out-of-order segments until none is stored, and empties it again. */
 export function measure(world: World): Room {
   const { subject, plan } = world
   const config = { ...plan.config, rcvwnd: 65535, memoryCeiling: plan.ceiling, maxHalfOpen: 0 }
   subject.configure(config)
+  unlimitKeys(world)
   world.obfuscator?.restart()
   warmUp(world)
   windDown(world)

@@ -72,6 +72,8 @@ export class PortHop {
   readonly #host: PortHopHost
   /** The remote port in use; 0 before the first. */
   #port = 0
+  /** The one that was heard from last; 0: none. */
+  #answered = 0
   #timer: Timer | undefined
   #dueAt = 0
   #isHopping = false
@@ -79,10 +81,13 @@ export class PortHop {
   #options: UdpOptions | undefined
   /** Previous sockets. */
   #kept: Kept[] = []
-  /** When something was received last, and the count of datagrams sent until then; since when what was sent is unanswered. */
+  /** When the server answered last, and the count of datagrams sent until then; since when what was sent is unanswered. */
   #heardAt = Number.NEGATIVE_INFINITY
   #silentAt: number | undefined
   #sent = 0n
+  /** What showed then that the server gets what is sent, and the count of segments that arrived again. */
+  #progress = 0n
+  #again = 0n
   #isAsked = false
   #deadPause = DEAD_MS
   #deadAt = Number.NEGATIVE_INFINITY
@@ -129,9 +134,13 @@ export class PortHop {
   #handlers(options: UdpOptions, handlers: UdpHandlers): UdpHandlers {
     const range = this.#host.range()
     if (range === undefined || options.connect === undefined) return handlers
+    const { port } = options.connect
     const peer: SocketAddress = { ...options.connect, port: range.first }
     return {
-      onDatagram: (data) => handlers.onDatagram(data, peer),
+      onDatagram: (data) => {
+        this.#answered = port
+        handlers.onDatagram(data, peer)
+      },
       onBatchEnd: () => handlers.onBatchEnd(),
       onWritable: () => handlers.onWritable(),
       onError: (error) => handlers.onError(error),
@@ -200,18 +209,24 @@ export class PortHop {
   /** Whether something was sent and nothing is answered, not even a ping. */
   #isDead(now: number): boolean {
     const { driver } = this.#host
-    const age = driver.receivedAge() ?? Number.POSITIVE_INFINITY
+    const heardAt = now - (driver.receivedAge() ?? Number.POSITIVE_INFINITY)
     const sent = this.#count('pkt_sent')
-    const limit = Math.max(SILENT_MS, SILENT_RTTS * (driver.pongRtt ?? 0))
+    const progress = this.#count('acks_received') + this.#count('pongs_received') + this.#count('tcp_written_bytes')
+    const again = this.#count('segments_duplicate')
+    // while nothing arrives there, the server goes on sending what it has not got acknowledged
+    const isStalled = again !== this.#again || this.#count('waitsnd') > 0n
     // an age has whole milliseconds
-    if (now - age > this.#heardAt + 2) {
-      this.#heardAt = now - age
+    if (progress !== this.#progress || (!isStalled && heardAt > this.#heardAt + 2)) {
+      this.#heardAt = progress === this.#progress ? heardAt : now
+      this.#progress = progress
+      this.#again = again
       this.#silentAt = undefined
       this.#isAsked = false
       this.#sent = sent
       this.#deadPause = DEAD_MS
     }
-    if (age < limit || sent === this.#sent) return false
+    const limit = Math.max(SILENT_MS, SILENT_RTTS * (driver.pongRtt ?? 0))
+    if (now - this.#heardAt < limit || sent === this.#sent) return false
     this.#silentAt ??= now
     if (!this.#isAsked) {
       this.#isAsked = true
@@ -231,7 +246,7 @@ export class PortHop {
     this.#host
       .inTurn(async () => {
         if (this.#timer === undefined) return
-        await this.#open()
+        await this.#open(isDead)
         const { sender } = driver.sockets
         const to = `port ${this.#port}, from ${sender === undefined ? 'no socket' : formatAddress(sender.local)}`
         if (isDead) log.notice(`udp hop: no answer at port ${before}: to ${to}`)
@@ -253,13 +268,17 @@ export class PortHop {
       })
   }
 
-  /** Sends from another port of this host to another one of the peer. The socket in use goes on receiving for a while. */
-  async #open(): Promise<void> {
+  /**
+   * Sends from another port of this host to another one of the peer: where the one in use has never answered, to the last
+   * one that did, as many may be blocked. The socket in use goes on receiving for a while.
+   */
+  async #open(isDead: boolean): Promise<void> {
     const { driver, clock } = this.#host
     const range = this.#host.range()
     if (range === undefined) return
     const before = { port: this.#port, socket: driver.sockets.sender, options: this.#options }
-    this.#port = this.#draw(range)
+    const isKnown = isDead && this.#answered >= range.first && this.#answered <= range.last
+    this.#port = isKnown && this.#answered !== before.port ? this.#answered : this.#draw(range)
     const wanted = this.options(this.#host.wanted())
     try {
       await this.#host.replace({ ...wanted, bind: { ...wanted.bind, port: 0 } })
@@ -352,6 +371,9 @@ export class PortHop {
       | 'pkt_sent'
       | 'pkt_received'
       | 'sessions_aborted'
+      | 'acks_received'
+      | 'pongs_received'
+      | 'segments_duplicate'
       | 'tcp_read_bytes'
       | 'tcp_written_bytes'
       | 'waitsnd',

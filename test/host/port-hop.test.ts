@@ -5,7 +5,7 @@ import type { Driver } from '../../host/driver/driver.ts'
 import { Info } from '../../host/engine/abi.ts'
 import { Log } from '../../host/log/log.ts'
 import type { PortRange, SocketAddress } from '../../host/net/address.ts'
-import type { UdpOptions } from '../../host/runtime.ts'
+import type { UdpOptions, UdpSocket } from '../../host/runtime.ts'
 import { PortHop } from '../../host/transport/port-hop.ts'
 import { VirtualClock } from '../../testkit/virtual-clock.ts'
 
@@ -28,7 +28,14 @@ class Scene {
   window = 1024
   /** Whether the server answers sessions at a new socket. */
   follows = true
+  /** Whether datagrams to a port are lost. */
+  isBlocked = (_port: number): boolean => false
+  #deliver: (data: Uint8Array, from: SocketAddress) => void = () => {}
   received = 0n
+  pongs = 0n
+  isAnswering = true
+  /** Datagrams of the server arrive, those of the client do not. */
+  isOneWay = false
   datagrams = 0n
   asked = 0
   readonly lines: string[] = []
@@ -40,7 +47,8 @@ class Scene {
       if (name === 'pkt_sent') return scene.sent
       if (name === 'sessions_connect') return scene.opening
       if (name === 'waitsnd') return scene.waiting
-      if (name === 'sessions_aborted') return 0n
+      if (name === 'pongs_received') return scene.pongs
+      if (/aborted|acks|duplicate/.test(name)) return 0n
       return name === 'pkt_received' ? scene.datagrams : scene.received
     }
     const sessions = { session_slots: () => 2, session_info: (slot: number) => (slot === 0 ? -1 : 1) }
@@ -58,7 +66,10 @@ class Scene {
       streams: { size: 4 },
       pongRtt: 50,
       receivedAge: () => scene.clock.monotonic() - scene.receivedAt,
-      pingPeer: () => scene.sent++,
+      pingPeer: () => {
+        scene.sent++
+        if (scene.isAnswering && !scene.isOneWay && !scene.isBlocked(scene.opened.at(-1) ?? 0)) scene.pongs++
+      },
       probeSessions: () => scene.asked++,
       now: () => 0,
       read: (call: (core: object) => unknown) =>
@@ -89,17 +100,26 @@ class Scene {
   }
 
   start(options: UdpOptions): void {
+    const through = this.hop.through({
+      openUdp: async (_, { onDatagram }) => {
+        this.#deliver = onDatagram
+        return {} as UdpSocket
+      },
+    })
+    void through.openUdp(options, { onDatagram() {}, onBatchEnd() {}, onWritable() {}, onError() {} })
     this.opened.push(options.connect?.port ?? 0)
     this.open.push({ local: at(50_000 + this.opened.length) })
   }
 
   /** Passes time, in which the peer answers or not. */
   async pass(ms: number, answers = true): Promise<void> {
+    this.isAnswering = answers
     for (let rest = ms; rest > 0; rest -= 100) {
-      if (answers) {
+      if (answers && !this.isBlocked(this.opened.at(-1) ?? 0)) {
+        this.#deliver(new Uint8Array(1), at(4000))
         this.receivedAt = this.clock.monotonic()
         this.datagrams++
-        if (this.follows || this.open.at(-1)?.local.port === 50_001) this.received++
+        if (!this.isOneWay && (this.follows || this.open.at(-1)?.local.port === 50_001)) this.received++
       }
       await this.clock.advance(100)
     }
@@ -140,6 +160,32 @@ test('hops at once when nothing is answered, less and less often while nothing a
   }
   assert.ok(scene.opened.length > 4 && scene.opened.length < 15, `${scene.opened.length} hops in 2 minutes`)
   assert.ok(scene.open.length <= 5)
+})
+
+test('where most ports are blocked, the client returns to the one that answered', async () => {
+  const scene = new Scene()
+  scene.ports = { first: 4000, last: 4999 }
+  const [first = 0] = scene.opened
+  scene.isBlocked = (port) => port !== first
+  for (let second = 0; second < 300; second++) {
+    scene.sent++
+    await scene.pass(1000)
+  }
+  const tried = scene.opened.filter((port) => port !== first).length
+  assert.ok(tried > 5, 'others are tried')
+  assert.is(scene.opened.length, 1 + 2 * tried, `${scene.opened}`)
+})
+
+test('hops at once when the server gets nothing, although its datagrams arrive', async () => {
+  const scene = new Scene()
+  await scene.pass(1000)
+  scene.isOneWay = true
+  scene.follows = false
+  scene.waiting = 1n
+  scene.sent++
+  await scene.pass(4000)
+  assert.ok(scene.opened.length > 1, scene.lines.join(''))
+  assert.match(scene.lines.join(''), 'no answer at port')
 })
 
 test('an idle path is not dead', async () => {

@@ -92,7 +92,7 @@ export class PortHop {
   #deadPause = DEAD_MS
   #deadAt = Number.NEGATIVE_INFINITY
   /** At the last hop: whether sessions were active, when, and the counts when that had settled. */
-  #before = { isActive: false, at: Number.NEGATIVE_INFINITY, moved: -1n, datagrams: 0n, sessions: 0, aborted: 0n }
+  #before = { isActive: false, at: Number.NEGATIVE_INFINITY, arrived: -1n, datagrams: 0n, sessions: 0, aborted: 0n }
   /** Bytes of applications that were moved until the last look. */
   #moved = 0n
   #activeAt = Number.NEGATIVE_INFINITY
@@ -255,7 +255,7 @@ export class PortHop {
         // a dead path has shown nothing about the server
         const isActive = !isDead && now - this.#activeAt < 2 * LOOK_MS
         const aborted = this.#count('sessions_aborted')
-        this.#before = { isActive, at: now, moved: -1n, datagrams: 0n, sessions: driver.streams.size, aborted }
+        this.#before = { isActive, at: now, arrived: -1n, datagrams: 0n, sessions: driver.streams.size, aborted }
         // the server follows sessions that send something
         driver.probeSessions()
       })
@@ -309,14 +309,16 @@ export class PortHop {
       return
     }
     if (age < SETTLED_MS) return
-    if (this.#before.moved < 0n) {
-      this.#before.moved = moved
+    // an application may go on writing what the server does not get
+    const arrived = this.#count('acks_received') + this.#count('tcp_written_bytes')
+    if (this.#before.arrived < 0n) {
+      this.#before.arrived = arrived
       this.#before.datagrams = this.#count('pkt_received')
       this.#host.driver.pingPeer()
       return
     }
-    if (moved !== this.#before.moved || age > WATCH_MS) {
-      if (moved !== this.#before.moved) this.#stuck = 0
+    if (arrived !== this.#before.arrived || age > WATCH_MS) {
+      if (arrived !== this.#before.arrived) this.#stuck = 0
       this.#before.isActive = false
       return
     }

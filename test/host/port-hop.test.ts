@@ -32,6 +32,8 @@ class Scene {
   isBlocked = (_port: number): boolean => false
   #deliver: (data: Uint8Array, from: SocketAddress) => void = () => {}
   received = 0n
+  /** What applications wrote. */
+  written = 0n
   pongs = 0n
   isAnswering = true
   /** Datagrams of the server arrive, those of the client do not. */
@@ -47,6 +49,7 @@ class Scene {
       if (name === 'pkt_sent') return scene.sent
       if (name === 'sessions_connect') return scene.opening
       if (name === 'waitsnd') return scene.waiting
+      if (name === 'tcp_read_bytes') return scene.written
       if (name === 'pongs_received') return scene.pongs
       if (/aborted|acks|duplicate/.test(name)) return 0n
       return name === 'pkt_received' ? scene.datagrams : scene.received
@@ -119,6 +122,7 @@ class Scene {
         this.#deliver(new Uint8Array(1), at(4000))
         this.receivedAt = this.clock.monotonic()
         this.datagrams++
+        this.written++
         if (!this.isOneWay && (this.follows || this.open.at(-1)?.local.port === 50_001)) this.received++
       }
       await this.clock.advance(100)

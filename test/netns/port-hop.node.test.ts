@@ -7,8 +7,9 @@ import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import { netnsProblem } from '../../testkit/namespace.ts'
 import { World } from '../../testkit/netns.ts'
+import { RUNTIMES } from '../../testkit/pairs.ts'
 import type { Program } from '../../testkit/process.ts'
-import { run, writeConfig } from '../../testkit/process.ts'
+import { libevPath, run, writeConfig } from '../../testkit/process.ts'
 import { sleep, waitFor } from '../../testkit/wait.ts'
 import { skip } from '../skip.ts'
 import { assertEchoes, type Meeting, RECOVERY_MS, titleOf, withMeeting } from './meeting.ts'
@@ -152,6 +153,50 @@ if (netnsProblem !== undefined) {
         for (const end of [app, idle]) end.destroy()
         assert.not.match(meeting.client.log(), 'aborted')
         assert.match(meeting.server.log(), 'peer moved')
+      }))
+  }
+
+  if (libevPath === undefined) skip(test, 'a kcptun-libev server', 'KCPTUN_LIBEV is not set')
+  for (const client of libevPath === undefined ? [] : RUNTIMES) {
+    const programs = { server: 'libev', client } as const
+    const options = { programs, family: 4, net: world.net, serverHost, clientHost } as const
+    test(`a kcptun-libev server does not follow, so the client hops no more: ${titleOf(options)}`, () =>
+      withMeeting(options, async (meeting) => {
+        await meeting.stop('client')
+        const rule = `add rule inet hop pre udp dport ${PORT + 1}-${PORT + 99} redirect to :${PORT}`
+        const chain = 'add chain inet hop pre { type nat hook prerouting priority dstnat ; }'
+        serverHost.namespace.run(['nft', '-f', '-'], `add table inet hop\n${chain}\n${rule}\n`)
+        const range = `${serverHost.addresses[4]}:${RANGE}`
+        await meeting.start('client', { kcp_connect: range, hop_interval: 5 })
+        let app = await meeting.connect()
+        // it does not wait for echoes
+        const timer = setInterval(() => app.ended || app.socket.write('x'), 20)
+        try {
+          await waitFor(
+            'the client stays',
+            async () => {
+              if (app.ended) app = await meeting.connect()
+              return /does not follow/.test(meeting.client.log())
+            },
+            2 * RECOVERY_MS,
+          )
+        } finally {
+          clearInterval(timer)
+        }
+        // what was opened at the other port ends when the client is back
+        app.destroy()
+        await sleep(1000)
+        app = await meeting.connect()
+        const last = hops(meeting).length
+        const end = performance.now() + 15_000
+        while (performance.now() < end) {
+          await assertEchoes(app, 'the connection')
+          await sleep(1000)
+        }
+        assert.is(hops(meeting).length, last, meeting.client.log())
+        app.destroy()
+      }).finally(() => {
+        serverHost.namespace.run(['sh', '-c', 'nft flush ruleset'])
       }))
   }
 }

@@ -177,7 +177,7 @@ test('where most ports are blocked, the client returns to the one that answered'
   }
   const tried = scene.opened.filter((port) => port !== first).length
   assert.ok(tried > 5, 'others are tried')
-  assert.is(scene.opened.length, 1 + 2 * tried, `${scene.opened}`)
+  for (const [i, port] of scene.opened.entries()) assert.ok(i % 2 === 1 || port === first, `${scene.opened}`)
 })
 
 test('hops at once when the server gets nothing, although its datagrams arrive', async () => {

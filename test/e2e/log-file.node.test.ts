@@ -81,6 +81,9 @@ async function rotate(running: Running, path: string, to: string): Promise<void>
   await waitFor('the file is there again', () => existsSync(path))
 }
 
+const childrenOf = (pid: number): string[] =>
+  readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').trim().split(' ')
+
 const portOf = (running: Running): number => Number(String(running.config['listen']).split(':')[1])
 
 const newClient = async (): Promise<Config> => ({ ...CLIENT, listen: `127.0.0.1:${await freePort()}` })
@@ -322,7 +325,7 @@ for (const program of RUNTIMES) {
     const log = { workers: 2, loglevel: 6, log: `file:${path}` }
     const options = { server: program, client: program, target: target.address, serverConfig: log } as const
     await withTunnel(options, async ({ server, dial: dialClient }) => {
-      const children = readFileSync(`/proc/${server.pid}/task/${server.pid}/children`, 'utf8').trim().split(' ')
+      const children = childrenOf(server.pid)
       assert.is(children.length, 2)
       for (const pid of children) process.kill(Number(pid), 'SIGUSR2')
       for (let round = 0; round < ROUNDS; round++) {
@@ -340,6 +343,7 @@ for (const program of RUNTIMES) {
         () => textIn(folder),
       )
       assert.is(sessions(), ROUNDS)
+      assert.equal(childrenOf(server.pid), children, 'the signal ended none')
       for (const line of linesIn(folder)) assert.match(line, PLAIN)
     }).finally(() => target.close())
   })

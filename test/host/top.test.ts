@@ -164,6 +164,10 @@ test('several servers have a line each, with the tunnel where there are several'
   assert.match(several, /^TUNNEL +SERVER +OPEN/m)
   assert.match(several, /^ssh +one\.example:4000 +7 /m)
   assert.not.match(shown({}), 'SERVER')
+  const narrow = viewOf(0, {
+    sample: readSample({ ...statistics(12, 1), program, tunnels: [{ name: 'ssh', servers }] }),
+  })
+  assert.match(frame(narrow, 80, 24, PLAIN).join('\n'), /^ssh .* up, in use$/m)
 })
 
 test('the sparklines begin with the history of the program', () => {

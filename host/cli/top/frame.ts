@@ -217,10 +217,11 @@ function serverLines({ sample }: View, columns: number, rows: number, style: Sty
   const all = sample?.servers ?? []
   if (all.length === 0 || rows < 2) return []
   const named = all.some(({ tunnel }) => tunnel !== '')
+  const width = named ? 27 : 38
   const line = (tunnel: string, name: string, open: string, rtt: string, since: string, state: string): string => {
     const first = named ? `${cut(tunnel, 12).padEnd(12)} ` : ''
     return cut(
-      `${first}${cut(name, 38).padEnd(38)} ${open.padStart(5)} ${rtt.padStart(6)} ${since.padStart(5)} ${state}`,
+      `${first}${cut(name, width).padEnd(width)} ${open.padStart(5)} ${rtt.padStart(6)} ${since.padStart(5)} ${state}`,
       columns,
     )
   }

@@ -68,10 +68,10 @@ class Source implements FlowSocket {
   onGone(): void {}
 }
 
-/** The flows of one address: their number, and those that were brief when they were looked at, the oldest first. */
+/** The flows of one address: their number, and those that may give way (FlowTable.makeRoom). */
 interface Crowd {
   count: number
-  readonly brief: Set<Flow>
+  readonly candidates: Set<Flow>
 }
 
 export class UdpEntrance {
@@ -200,7 +200,7 @@ export class UdpEntrance {
     const { address } = source.remote
     const crowd = this.#crowds.get(address)
     if (crowd === undefined) return
-    crowd.brief.delete(flow)
+    crowd.candidates.delete(flow)
     if (--crowd.count === 0) this.#crowds.delete(address)
   }
 
@@ -232,9 +232,9 @@ export class UdpEntrance {
     if (handlers === null) return undefined
     flow.attach(handlers)
     this.#flows.set(key, flow)
-    const crowd = this.#crowds.get(from.address) ?? { count: 0, brief: new Set() }
+    const crowd = this.#crowds.get(from.address) ?? { count: 0, candidates: new Set() }
     crowd.count++
-    crowd.brief.add(flow)
+    crowd.candidates.add(flow)
     this.#crowds.set(from.address, crowd)
     table.add(flow)
     table.log(() => `${source.name} flow begins`)
@@ -245,7 +245,7 @@ export class UdpEntrance {
   #hasRoom(address: string): boolean {
     const { table } = this.#host
     const crowd = this.#crowds.get(address)
-    if (crowd !== undefined && crowd.count >= FLOWS_OF_ADDRESS && !table.makeRoom(crowd.brief)) return false
+    if (crowd !== undefined && crowd.count >= FLOWS_OF_ADDRESS && !table.makeRoom(crowd.candidates)) return false
     return !table.isFull || table.makeRoom()
   }
 }

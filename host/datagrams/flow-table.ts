@@ -11,8 +11,8 @@ import { LENGTH_BYTES, writeLength } from './frames.ts'
 
 /** Flows at the same time. */
 export const FLOWS_MAX = 4096
-/** A flow of one question may give way to a new one after so long, ms. */
-const YIELD_MS = 1000
+/** Flows that are looked at to find one that gives way. */
+const LOOKS_MAX = 64
 /** Minimum interval between two looks at the times of all flows, ms. */
 const SWEEP_MS = 1000
 /** The most that is copied by a cached view: more than most datagrams. */
@@ -37,8 +37,8 @@ export class FlowTable {
   readonly scratch = new Uint8Array(SCRATCH_BYTES)
   readonly #options: FlowTableOptions
   readonly #flows = new Set<Flow>()
-  /** Flows that were brief when they were looked at, the oldest first. */
-  readonly #brief = new Set<Flow>()
+  /** Flows that had questions and answers alone when they were looked at, the oldest first. */
+  readonly #candidates = new Set<Flow>()
   /** Flows that have a queue, the longest first. */
   readonly #queueing = new Set<Flow>()
   readonly #pool = new QueuePool()
@@ -70,7 +70,7 @@ export class FlowTable {
 
   add(flow: Flow): void {
     this.#flows.add(flow)
-    this.#brief.add(flow)
+    this.#candidates.add(flow)
     this.counters.flows++
     this.counters.flows_opened++
     this.watch(flow)
@@ -82,26 +82,30 @@ export class FlowTable {
   }
 
   remove(flow: Flow): void {
-    this.#brief.delete(flow)
+    this.#candidates.delete(flow)
     if (this.#flows.delete(flow)) this.counters.flows--
   }
 
   /**
-   * Ends the oldest flow that had at most one datagram in each direction, unless that was just now.
+   * Ends the oldest flow of questions and answers, unless that was used just now.
    * @param among those of one address, the oldest first, which take no more datagrams then; in place of any that gives its
-   *   place in this table at once. Flows that are not brief any more are taken out
+   *   place in this table at once. Other flows are taken out
    */
   makeRoom(among?: Set<Flow>): boolean {
-    const brief = among ?? this.#brief
-    for (const flow of brief) {
-      if (!flow.isBrief) {
-        brief.delete(flow)
-        continue
+    const candidates = among ?? this.#candidates
+    let looks = 0
+    for (const flow of candidates) {
+      if (++looks > LOOKS_MAX) return false
+      const at = flow.yieldsAt
+      if (at <= this.now()) {
+        if (among === undefined) flow.abort('another source needs its place')
+        else flow.expire()
+        return true
       }
-      if (this.now() - flow.usedAt < YIELD_MS) return false
-      if (among === undefined) flow.abort('another source needs its place')
-      else flow.expire()
-      return true
+      if (flow.isBrief) return false
+      candidates.delete(flow)
+      // with several questions: its turn comes again
+      if (at !== Number.POSITIVE_INFINITY) candidates.add(flow)
     }
     return false
   }

@@ -21,6 +21,8 @@ const OPENING_WAIT_MS = 3000
 /** Idle time of a flow that may be over: of a question and its answer, and of a question without one; at most `udp_timeout`. */
 const ANSWERED_MS = 10_000
 const UNANSWERED_MS = 30_000
+/** A flow of one question may give way to a new one after so long, ms. */
+const YIELD_MS = 1000
 /** The peer has so long to end its direction of a stream that ended here, ms. */
 const ENDING_MS = 10_000
 
@@ -53,6 +55,8 @@ export class Flow implements TcpConnection {
   /** Datagrams of the socket, and of the stream: what matters is whether there were two. */
   #received = 0
   #sent = 0
+  /** Each datagram of the socket was answered by one of the stream before the next came. */
+  #takesTurns = true
   #usedAt: number
   /** When this direction ended; undefined: it has not. */
   #endedAt: number | undefined
@@ -80,9 +84,13 @@ export class Flow implements TcpConnection {
     return this.#received < 2 && this.#sent < 2
   }
 
-  /** When the last datagram came, in the time of the table. */
-  get usedAt(): number {
-    return this.#usedAt
+  /**
+   * From when on it may give way to a new flow, in the time of the table. A resolver uses a port again now and then, so
+   * one with several questions is like one that is over.
+   */
+  get yieldsAt(): number {
+    if (this.isBrief) return this.#usedAt + YIELD_MS
+    return this.#takesTurns ? this.#usedAt + ANSWERED_MS : Number.POSITIVE_INFINITY
   }
 
   /** When it is to end if nothing happens. @param timeout `udp_timeout`, ms */
@@ -105,7 +113,7 @@ export class Flow implements TcpConnection {
     const { counters } = this.#table
     counters.flow_datagrams_in++
     if (this.isEnded) return
-    this.#received++
+    if (++this.#received > this.#sent + 1) this.#takesTurns = false
     this.#usedAt = this.#table.now()
     if (this.isBrief) this.#table.watch(this)
     if (this.#isPaused || this.#queue !== undefined) this.#enqueue(datagram)
@@ -159,7 +167,7 @@ export class Flow implements TcpConnection {
   }
 
   readonly #onDatagram = (bytes: Uint8Array, start: number, length: number): void => {
-    this.#sent++
+    if (++this.#sent > this.#received) this.#takesTurns = false
     this.#usedAt = this.#table.now()
     // an answer makes it end earlier
     if (this.isBrief) this.#table.watch(this)

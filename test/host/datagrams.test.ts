@@ -394,6 +394,21 @@ test('a resolver that asks each question from another port is served without end
   )
 })
 
+test('questions from ports that are used again make room for others', async () => {
+  const scene = await Scene.open()
+  for (let port = 1; port <= FLOWS_MAX / 2; port++) {
+    scene.send('?', port, '10.0.0.9')
+    scene.stream(port - 1).answer('!')
+    scene.send('?', port, '10.0.0.9')
+  }
+  await scene.later(5000)
+  scene.send('?', 60_000, '10.0.0.9')
+  assert.is(scene.counters.flows_refused, 1, 'they may still be in use')
+  await scene.later(6000)
+  for (let port = 60_001; port <= 60_100; port++) scene.send('?', port, '10.0.0.9')
+  assert.is(scene.counters.flows_refused, 1)
+})
+
 test('few flows wait at the same time: where all queues are in use, old datagrams give way', async () => {
   const scene = await Scene.open()
   scene.isSlow = true

@@ -2,6 +2,7 @@
 /** Rate limits, measured at the TCP connections at both ends of a tunnel. */
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
+import { ask, openUdp, openUdpTarget } from '../../testkit/datagrams.ts'
 import { download, echo, openTarget, pour, type Target } from '../../testkit/flow.ts'
 import { MIXED_PAIRS, type Pair } from '../../testkit/pairs.ts'
 import { type Config, freePort, httpGet, start } from '../../testkit/process.ts'
@@ -103,6 +104,45 @@ test('each connection of a server has its limit, on the portable UDP path, too',
       }),
     ),
   )
+})
+
+/** A flood of datagrams beside small ones of another application. */
+async function flooded(pair: Pair): Promise<void> {
+  let arrived = 0
+  const target = await openUdpTarget((data) => {
+    arrived += data.length
+    return data.length === 1000 ? undefined : data
+  })
+  const [flooder, other] = [await openUdp(), await openUdp()]
+  const options = { ...pair, datagrams: true, clientConfig: { rate: { up: 1 } }, target: `127.0.0.1:${target.port}` }
+  await withTunnel(options, async ({ port, client }) => {
+    let isOver = false
+    const flood = (async () => {
+      for (; !isOver; await sleep(5)) for (let i = 0; i < 5; i++) flooder.send(Buffer.alloc(1000), port)
+    })()
+    await sleep(SETTLE_MS)
+    const measured = rateOf(() => arrived, 5000)
+    const times: number[] = []
+    for (let i = 0; i < 20; i++) {
+      const asked = performance.now()
+      await ask(other, Buffer.from(`question ${i}`), port)
+      times.push(performance.now() - asked)
+      await sleep(100)
+    }
+    assertRate(await measured, 1, 'datagrams')
+    isOver = true
+    await flood
+    const median = times.sort((a, b) => a - b)[10] ?? 0
+    assert.ok(median < 400, `small datagrams beside a flood: ${median} ms`)
+    const { host } = JSON.parse(await httpGet(`http://${client.config['http_listen']}/stats.json`))
+    assert.ok(host.flow_drops_queue > 100, `${host.flow_drops_queue} datagrams that waited too long are dropped`)
+  }).finally(() => {
+    for (const end of [target, flooder, other]) end.close()
+  })
+}
+
+test('UDP flows keep to the limit, a flood drops its own datagrams, and another flow does not wait for it', async () => {
+  await Promise.all(MIXED_PAIRS.map(flooded))
 })
 
 /** Downloads through a tunnel of several engines, at `limit` Mbit/s together. */

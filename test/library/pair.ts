@@ -13,7 +13,7 @@ export const psk = generatePsk()
 export const soon = (): { signal: AbortSignal } => ({ signal: AbortSignal.timeout(20_000) })
 
 interface PairOptions {
-  readonly client?: ClientOptions
+  readonly client?: Omit<ClientOptions, 'server'> & Partial<Pick<ClientOptions, 'server'>>
   readonly server?: ServerOptions
 }
 

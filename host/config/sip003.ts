@@ -112,7 +112,8 @@ function nodeOf(key: string, values: readonly (string | undefined)[]): JsonNode 
   if (type === 'boolean' && [undefined, 'true', 'false'].includes(first))
     return { kind: 'boolean', value: first !== 'false' }
   if (first === undefined) return refuse(`option ${key}: the value is missing, write ${key}=VALUE`)
-  return type === 'integer' && /^\d+$/.test(first) ? { kind: 'number', text: first } : text(first)
+  const isNumber = (type === 'integer' && /^\d+$/.test(first)) || (type === 'number' && /^\d+(\.\d+)?$/.test(first))
+  return isNumber ? { kind: 'number', text: first } : text(first)
 }
 
 /** The options with a meaning of their own. */

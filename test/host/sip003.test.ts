@@ -118,8 +118,9 @@ test('port is in place of the port of shadowsocks, and may be a range', () => {
 
 test('every type of key is read, and checked as in a file', () => {
   const config = configOf(
-    'kcp.mtu=1300;tcp.nodelay=false;tcp.reuseport;loglevel=6;obfs=dpi/tcp;psk=x;strategy=least_rtt',
+    'kcp.mtu=1300;rate.up=2.5;rate.session_down=1;tcp.nodelay=false;tcp.reuseport;loglevel=6;obfs=dpi/tcp;psk=x;strategy=least_rtt',
   )
+  assert.equal(config.rate, { up: 2.5, down: 0, session_up: 0, session_down: 1 })
   assert.is(config.kcp.mtu, 1300)
   assert.is(config.tcp.nodelay, false)
   assert.is(config.tcp.reuseport, true)
@@ -133,6 +134,7 @@ test('every type of key is read, and checked as in a file', () => {
 
 test('a bad option is named with its value and the reason', () => {
   refused('kcp.mtu=10', 'SS_PLUGIN_OPTIONS: option kcp.mtu = 10: must be an integer from 300 to 1500')
+  refused('rate.up=fast', 'option rate.up = "fast": must be a number from 0 to 100000')
   refused('kcp.mtu=big', 'option kcp.mtu = "big": must be an integer')
   refused('kcp.mtu', 'option kcp.mtu: the value is missing')
   refused('tcp.nodelay=maybe', 'option tcp.nodelay = "maybe": must be true or false')

@@ -2,7 +2,7 @@
 /** A trap of the engine as seen from outside: the service continues with a fresh engine in the same process. */
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
-import type { CoreExports } from '../../host/engine/core.ts'
+import { ConfigField, type CoreExports } from '../../host/engine/core.ts'
 import { loopback, MemoryNetwork, settle, until } from './memory-runtime.ts'
 import { configOf, dial, get, METHODS, Party, PSK, start, TARGET, type Tunnel, tunnel } from './trap-tunnel.ts'
 import { type Call, trapAt, trapNow, wrapEngines } from './traps.ts'
@@ -166,6 +166,41 @@ test('changes made by a reload are in force in the fresh engine', async () => {
   const third = dial(all.network, client.tcp)
   await until(() => third.over !== undefined, 'the third is refused')
   close()
+})
+
+test('rate limits, and the parts of them that an engine has, are in force in the fresh engine', async () => {
+  const shared: number[][] = []
+  const engines = wrapEngines((exports) => ({
+    ...exports,
+    share_rate(up, down, now) {
+      shared.push([up, down])
+      return exports.share_rate(up, down, now)
+    },
+  }))
+  try {
+    const { client, connect, close } = await tunnel({}, { rate: { up: 4, session_down: 2 } })
+    await connect()
+    client.driver.shareRate({ up: 32_768, down: 65_536 })
+    const first = client.driver.core
+    trapAt(first, 'poll_events')
+    client.driver.pump()
+    await until(() => client.driver.core !== first && !client.driver.dead, 'the fresh engine')
+    const { core } = client.driver
+    const field = (name: 'rateUp' | 'sessionRateDown') => core.u32[(core.calls.config_ptr() >>> 2) + ConfigField[name]]
+    assert.equal([field('rateUp'), field('sessionRateDown')], [4000, 2000])
+    assert.equal(shared, [
+      [32_768, 65_536],
+      [32_768, 65_536],
+    ])
+    const app = await connect()
+    const before = client.driver.rateUse().up.bytes
+    app.send(60_000)
+    await until(() => client.driver.rateUse().up.heldMs > 0, 'it is held back')
+    assert.ok(client.driver.rateUse().up.bytes - before < 60_000)
+    close()
+  } finally {
+    engines.restore()
+  }
 })
 
 test('a trap during a reload leaves the new configuration in force', async () => {

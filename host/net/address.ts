@@ -330,7 +330,7 @@ export function sameAddress(a: SocketAddress, b: SocketAddress): boolean {
 /**
  * Writes the 24-byte address record of abi.md at `offset`, with key 0. Does not allocate, but parses text: cache the record of a
  * frequent address.
- * @throws RangeError if `address.address` is not an IP literal of its family
+ * @throws RangeError if `address.address` is not an IP literal of its family, or the scope id has more than 24 bits
  */
 export function writeRecord(address: SocketAddress, bytes: Uint8Array, offset: number): void {
   bytes.fill(0, offset, offset + ADDRESS_RECORD_BYTES)
@@ -344,6 +344,7 @@ export function writeRecord(address: SocketAddress, bytes: Uint8Array, offset: n
   bytes[offset + 2] = address.port & 0xff
   bytes[offset + 3] = address.port >>> 8
   const scope = address.family === 6 ? address.scope : 0
+  if (scope > SCOPE_MASK) throw new RangeError(`scope id ${scope}: at most ${SCOPE_MASK}`)
   bytes[offset + 4] = scope & 0xff
   bytes[offset + 5] = (scope >>> 8) & 0xff
   bytes[offset + 6] = (scope >>> 16) & 0xff

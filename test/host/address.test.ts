@@ -239,7 +239,7 @@ const ipv6 = fc.oneof(
 const port = fc.integer({ min: 0, max: 65535 })
 const address: fc.Arbitrary<SocketAddress> = fc.oneof(
   fc.record({ family: fc.constant(4 as const), address: fc.ipV4(), port, scope: fc.constant(0) }),
-  fc.record({ family: fc.constant(6 as const), address: ipv6, port, scope: fc.integer({ min: 0, max: 0xffffffff }) }),
+  fc.record({ family: fc.constant(6 as const), address: ipv6, port, scope: fc.integer({ min: 0, max: 0xffffff }) }),
 )
 
 test('every address round-trips through its record in canonical form, and nothing around the record changes', () => {
@@ -261,8 +261,9 @@ test('a record has the layout of the ABI', () => {
   const bytes = new Uint8Array(24).fill(0xee)
   writeRecord({ family: 4, address: '192.0.2.1', port: 0x1234, scope: 0 }, bytes, 0)
   assert.is(Buffer.from(bytes).toString('hex'), '0400341200000000c0000201000000000000000000000000')
-  writeRecord({ family: 6, address: 'fe80::1:203', port: 53, scope: 0x01020304 }, bytes, 0)
-  assert.is(Buffer.from(bytes).toString('hex'), '0600350004030201fe800000000000000000000000010203')
+  writeRecord({ family: 6, address: 'fe80::1:203', port: 53, scope: 0x010203 }, bytes, 0)
+  assert.is(Buffer.from(bytes).toString('hex'), '0600350003020100fe800000000000000000000000010203')
+  assert.throws(() => writeRecord({ family: 6, address: 'fe80::1', port: 53, scope: 0x1000000 }, bytes, 0), /scope id/)
   writeRecord({ family: 6, address: '::ffff:192.0.2.1', port: 53, scope: 0 }, bytes, 0)
   assert.is(Buffer.from(bytes).toString('hex'), '060035000000000000000000000000000000ffffc0000201')
   assert.equal(readRecord(bytes, 0), { family: 6, address: '::ffff:192.0.2.1', port: 53, scope: 0 })

@@ -1,23 +1,12 @@
 /** A server with several keys, and a client for each of some users. */
 import { randomBytes } from 'node:crypto'
+import type { KeyStatus } from '../host/monitoring/source.ts'
 import { type Config, freePort, httpGet, type Program, type Running, start } from './process.ts'
 import { dial, type TcpEnd } from './tcp.ts'
 import { waitFor } from './wait.ts'
 
 /** An entry of `keys` in /stats.json. */
-export interface KeyFigures {
-  readonly name: string
-  readonly sessions: number
-  readonly max_sessions: number | null
-  readonly sessions_opened: number
-  readonly sessions_refused: number
-  readonly tcp_read_bytes: number
-  readonly tcp_written_bytes: number
-  readonly datagrams_received: number
-  readonly datagrams_sent: number
-  readonly last_seen_seconds: number | null
-  readonly not_after: string | null
-}
+export type KeyFigures = KeyStatus
 
 export interface UsersOptions {
   readonly server: Program

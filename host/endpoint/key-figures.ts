@@ -28,7 +28,8 @@ const NOTHING: Totals = {
   datagrams_sent: 0,
 }
 
-const sumOf = (one: Totals, other: Totals): Totals => ({
+/** The sums of what is counted, of two engines or processes. */
+export const sumOfTotals = (one: Totals, other: Totals): Totals => ({
   sessions_opened: one.sessions_opened + other.sessions_opened,
   sessions_refused: one.sessions_refused + other.sessions_refused,
   tcp_read_bytes: one.tcp_read_bytes + other.tcp_read_bytes,
@@ -69,7 +70,7 @@ export class KeyFigures {
   /** An engine trapped: adds its totals to those of the past. */
   engineLost(broken: Core): void {
     for (const { number } of this.#driver.keys?.keys ?? [])
-      this.#past.set(number, sumOf(this.#past.get(number) ?? NOTHING, readKey(broken, number).totals))
+      this.#past.set(number, sumOfTotals(this.#past.get(number) ?? NOTHING, readKey(broken, number).totals))
   }
 
   /** The keys in the order of the configuration; undefined if there are fewer than two. */
@@ -87,7 +88,7 @@ export class KeyFigures {
         name,
         sessions: figures?.sessions ?? 0,
         max_sessions: max_sessions >= SESSIONS_MAX ? null : max_sessions,
-        ...sumOf(figures?.totals ?? NOTHING, this.#past.get(number ?? -1) ?? NOTHING),
+        ...sumOfTotals(figures?.totals ?? NOTHING, this.#past.get(number ?? -1) ?? NOTHING),
         last_seen_seconds: age < 0 ? null : age / MS_PER_SECOND,
         not_after: not_after ?? null,
       }

@@ -5,6 +5,7 @@
 
 import type { Config } from '../config/config.ts'
 import type { HostCounters } from '../driver/diagnostics.ts'
+import { sumOfTotals } from '../endpoint/key-figures.ts'
 import type { RateParts, RateUse } from '../engine/rate-share.ts'
 import type { SecretPart } from '../engine/secret.ts'
 import type { HistoryRow } from '../monitoring/history.ts'
@@ -132,13 +133,8 @@ function sumOf(one: KeyStatus, other: KeyStatus): KeyStatus {
   const seen = [one.last_seen_seconds, other.last_seen_seconds].filter((age) => age !== null)
   return {
     ...one,
+    ...sumOfTotals(one, other),
     sessions: one.sessions + other.sessions,
-    sessions_opened: one.sessions_opened + other.sessions_opened,
-    sessions_refused: one.sessions_refused + other.sessions_refused,
-    tcp_read_bytes: one.tcp_read_bytes + other.tcp_read_bytes,
-    tcp_written_bytes: one.tcp_written_bytes + other.tcp_written_bytes,
-    datagrams_received: one.datagrams_received + other.datagrams_received,
-    datagrams_sent: one.datagrams_sent + other.datagrams_sent,
     last_seen_seconds: seen.length === 0 ? null : Math.min(...seen),
   }
 }

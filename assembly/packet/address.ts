@@ -19,6 +19,7 @@ import {
   ADDRESS_LOCAL,
   ADDRESS_PORT,
   ADDRESS_SCOPE,
+  KEY_NUMBERS,
 } from '../abi'
 import { sipHash } from '../siphash'
 import { Conv } from '../units'
@@ -58,9 +59,9 @@ export function samePlace(a: usize, b: usize): bool {
   return load<u64>(a, 8) == load<u64>(b, 8) && load<u64>(a, 16) == load<u64>(b, 16)
 }
 
-/** @returns number of the key of a peer */
+/** @returns number of the key of a peer; within the tables, whatever the host wrote */
 export function keyOf(record: usize): u32 {
-  return load<u8>(record, ADDRESS_KEY)
+  return load<u8>(record, ADDRESS_KEY) & (KEY_NUMBERS - 1)
 }
 
 /** @returns true if the peers at two addresses have the same key */

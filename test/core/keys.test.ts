@@ -6,7 +6,7 @@
 import sodium from 'libsodium-wrappers'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
-import { AbortReason, AddressRecord, EventType, Key } from '../../host/engine/core.ts'
+import { AbortReason, AddressRecord, EventType, KEY_NUMBERS, Key } from '../../host/engine/core.ts'
 import { type Address, address4, addressKey } from '../../testkit/sim/address.ts'
 import { Random } from '../../testkit/sim/random.ts'
 import type { Sealing } from '../../testkit/sim/sealing.ts'
@@ -355,6 +355,14 @@ test('a client opens with its present key, keeps the others, and moves both', ()
     [old, fresh].map((sent) => addressKey(to.find(({ conv }) => conv === sent?.conv)?.peer ?? HERE)),
     [addressKey(by(ALICE, THERE)), addressKey(by(BOB, THERE))],
   )
+})
+
+test('a number that no key has reaches no memory but that of keys', () => {
+  const solo = server()
+  const last = KEY_NUMBERS - 1
+  solo.feedFrom(by(0xff, HERE), push(7, 0, DIAL))
+  assert.is(figure(solo, last, 'received'), 1)
+  assert.is(figure(solo, last, 'opened'), 1)
 })
 
 test.run()
